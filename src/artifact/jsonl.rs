@@ -1,0 +1,56 @@
+//! JSON Lines: one JSON value a line, UTF-8. Errors name the file, the line and the field.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Reads every non-blank line of `path` as a `T`.
+///
+/// # Errors
+/// The file cannot be read, a line is not UTF-8, or a line is not a `T`; the message is `FILE:LINE: FIELD: cause`.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    let file = File::open(path).with_context(|| format!("failed to open {}", path.display()))?;
+    let mut reader = BufReader::new(file);
+    let mut rows = Vec::new();
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        if reader.read_until(b'\n', &mut line).with_context(|| format!("failed to read {}", path.display()))? == 0 {
+            break;
+        }
+        let Ok(text) = std::str::from_utf8(&line) else {
+            bail!("{}:{number}: the line is not UTF-8; save the file as UTF-8", path.display());
+        };
+        let text = text.trim_start_matches('\u{feff}').trim();
+        if !text.is_empty() {
+            rows.push(parse(text).with_context(|| format!("{}:{number}", path.display()))?);
+        }
+    }
+    Ok(rows)
+}
+
+/// Parses one JSON text; the error names the field's path inside it.
+pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T> {
+    let mut de = serde_json::Deserializer::from_str(text);
+    let value = serde_path_to_error::deserialize(&mut de).map_err(|e| match e.path().to_string().as_str() {
+        "." => anyhow::anyhow!("{}", e.inner()),
+        field => anyhow::anyhow!("field `{field}`: {}", e.inner()),
+    })?;
+    de.end().context("text after the end of the JSON value")?;
+    Ok(value)
+}
+
+/// Writes `rows` to `path`, one a line.
+pub fn write<T: Serialize>(path: &Path, rows: impl IntoIterator<Item = T>) -> Result<()> {
+    let file = File::create(path).with_context(|| format!("failed to create {}", path.display()))?;
+    let mut writer = BufWriter::new(file);
+    for row in rows {
+        serde_json::to_writer(&mut writer, &row)?;
+        writer.write_all(b"\n")?;
+    }
+    writer.flush().with_context(|| format!("failed to write {}", path.display()))
+}

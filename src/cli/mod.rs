@@ -1,0 +1,1 @@
+//! The commands: one file each; parsing, printing and exit codes. Nothing else prints.

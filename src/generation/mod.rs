@@ -1,0 +1,1 @@
+//! Prompts and language-model clients.

@@ -1,0 +1,1 @@
+//! The operator graph: protobuf, builder, automatic differentiation.

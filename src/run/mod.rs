@@ -1,0 +1,1 @@
+//! The record of a run: manifest, environment, logs, metrics; listing and difference.

@@ -1,0 +1,3 @@
+//! Finding and loading ONNX Runtime, sessions, bindings.
+
+pub mod library;

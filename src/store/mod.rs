@@ -1,0 +1,1 @@
+//! The content-addressed store: objects, results by stage key, locks.

@@ -1,0 +1,1 @@
+//! Reading documents, splitting them, counting tokens.

@@ -1,0 +1,1 @@
+//! Losses, optimizer, schedules, batching, the loop, checkpoints.
