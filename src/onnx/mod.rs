@@ -1,1 +1,16 @@
-//! The operator graph: protobuf, builder, automatic differentiation.
+//! The operator graph: a builder, shapes, the protobuf encoding, and reverse-mode differentiation.
+//! To add an operator: a method on [`Graph`] and a gradient function in the file of its family under `ops/`, and one line in
+//! [`differentiate::rule`].
+
+pub mod differentiate;
+pub mod graph;
+mod ops;
+pub mod proto;
+pub mod shape;
+
+pub use differentiate::{Gradient, differentiate};
+pub use graph::{Graph, GraphError, Value};
+pub use shape::{DataType, Dim, Shape};
+
+#[cfg(test)]
+pub(crate) mod finite_differences;

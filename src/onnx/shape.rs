@@ -1,0 +1,84 @@
+//! Shapes of values while the graph is built: sizes that are known, and sizes that have only a name until the graph runs.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Element type of a value; the number is ONNX's `TensorProto.DataType`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataType {
+    F32 = 1,
+    I64 = 7,
+    Bool = 9,
+}
+
+/// One dimension.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dim {
+    Fixed(usize),
+    /// Known when the graph runs. Two dimensions are equal when they have the same name.
+    Symbol(Arc<str>),
+}
+
+impl From<usize> for Dim {
+    fn from(size: usize) -> Self {
+        Dim::Fixed(size)
+    }
+}
+
+impl From<&str> for Dim {
+    fn from(name: &str) -> Self {
+        Dim::Symbol(name.into())
+    }
+}
+
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Dim::Fixed(size) => write!(f, "{size}"),
+            Dim::Symbol(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Dimensions, outermost first; empty for a scalar.
+pub type Shape = Vec<Dim>;
+
+/// Shorthand: `shape!["tokens", 384]`.
+#[macro_export]
+macro_rules! shape {
+    ($($dim:expr),* $(,)?) => { vec![$($crate::onnx::Dim::from($dim)),*] };
+}
+
+/// `[tokens, 384]`, for messages.
+pub fn show(shape: &[Dim]) -> String {
+    let dims: Vec<String> = shape.iter().map(Dim::to_string).collect();
+    format!("[{}]", dims.join(", "))
+}
+
+/// The shape that `a` and `b` broadcast to, by numpy's rule; `None` when they do not.
+pub fn broadcast(a: &[Dim], b: &[Dim]) -> Option<Shape> {
+    let rank = a.len().max(b.len());
+    let at = |shape: &[Dim], i: usize| if i + shape.len() < rank { Dim::Fixed(1) } else { shape[i + shape.len() - rank].clone() };
+    (0..rank)
+        .map(|i| match (at(a, i), at(b, i)) {
+            (x, y) if x == y => Some(x),
+            (Dim::Fixed(1), y) => Some(y),
+            (x, Dim::Fixed(1)) => Some(x),
+            _ => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broadcasting_follows_numpy() {
+        assert_eq!(broadcast(&shape!["t", 4], &shape![4]), Some(shape!["t", 4]));
+        assert_eq!(broadcast(&shape!["t", 1], &shape![3]), Some(shape!["t", 3]));
+        assert_eq!(broadcast(&shape![], &shape![2]), Some(shape![2]));
+        assert_eq!(broadcast(&shape!["t"], &shape!["u"]), None);
+        assert_eq!(broadcast(&shape![2], &shape![3]), None);
+    }
+}
