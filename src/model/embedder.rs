@@ -1,34 +1,106 @@
 //! Texts to vectors.
 
 use std::path::Path;
+use std::sync::Mutex;
 
-use anyhow::Result;
+use anyhow::{Context, Result, anyhow, ensure};
 use ndarray::Array2;
 
+use super::directory::ModelDirectory;
+use super::sentence::embedding_model;
+use super::tokenizer::{Tokenizer, Tokens};
+use super::weights::Weights;
 use crate::cancel::Cancel;
+use crate::runtime::session::Session;
 
-/// A model directory, opened for encoding.
-pub struct Embedder {}
+/// Tokens, padding included, that are encoded at once. More does not make a processor faster, but takes more memory.
+const TOKENS_AT_ONCE: usize = 4096;
+
+/// A model, opened for encoding.
+pub struct Embedder {
+    directory: ModelDirectory,
+    tokenizer: Tokenizer,
+    session: Mutex<Session>,
+}
 
 impl Embedder {
     /// Opens a sentence-transformers directory. `downloads` is where ONNX Runtime is kept (and fetched to when it is nowhere).
-    pub fn open(_directory: &Path, _downloads: &Path) -> Result<Self> {
-        anyhow::bail!("PLACEHOLDER")
+    ///
+    /// # Errors
+    /// The directory is no model that can be built, or ONNX Runtime cannot be had.
+    pub fn open(directory: &Path, downloads: &Path) -> Result<Self> {
+        let directory = ModelDirectory::open(directory)?;
+        let weights = Weights::read(&directory.weights())?;
+        Embedder::with_weights(directory, &weights, downloads)
+    }
+
+    /// The model of `directory` with other weights (those of a training that is going on).
+    ///
+    /// # Errors
+    /// As [`Embedder::open`].
+    pub fn with_weights(directory: ModelDirectory, weights: &Weights, downloads: &Path) -> Result<Self> {
+        let tokenizer = Tokenizer::open(&directory.path, directory.max_seq_length)?;
+        let session = Session::from_model(&embedding_model(&directory, weights)?, downloads)?;
+        Ok(Embedder { directory, tokenizer, session: Mutex::new(session) })
     }
 
     /// The length of a vector.
     pub fn dimensions(&self) -> usize {
-        0
+        self.directory.config.hidden_size
+    }
+
+    /// Texts are cut after this many tokens.
+    pub fn max_seq_length(&self) -> usize {
+        self.directory.max_seq_length
     }
 
     /// How many of `texts` are longer than the model's `max_seq_length` and so are cut.
-    pub fn truncated(&self, _texts: &[String]) -> Result<usize> {
-        anyhow::bail!("PLACEHOLDER")
+    ///
+    /// # Errors
+    /// The tokenizer fails.
+    pub fn truncated(&self, texts: &[String]) -> Result<usize> {
+        Ok(self.tokens(texts)?.iter().filter(|t| t.truncated).count())
+    }
+
+    fn tokens(&self, texts: &[String]) -> Result<Vec<Tokens>> {
+        self.tokenizer.encode(&texts.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// Vectors of `texts`, one row each `[texts, dimensions]`, L2-normalised when the model has a Normalize module.
     /// `progress` is told how many texts are done.
-    pub fn encode(&self, _texts: &[String], _cancel: &Cancel, _progress: &dyn Fn(usize)) -> Result<Array2<f32>> {
-        anyhow::bail!("PLACEHOLDER")
+    ///
+    /// # Errors
+    /// ONNX Runtime fails, or `cancel` is set.
+    pub fn encode(&self, texts: &[String], cancel: &Cancel, progress: &dyn Fn(usize)) -> Result<Array2<f32>> {
+        let tokens = self.tokens(texts)?;
+        let mut order: Vec<usize> = (0..texts.len()).collect();
+        // Texts of like length together, so that little is padded.
+        order.sort_by_key(|&i| (tokens[i].ids.len(), i));
+        let mut vectors = Array2::zeros((texts.len(), self.dimensions()));
+        let mut session = self.session.lock().map_err(|_| anyhow!("an earlier encoding with this model failed"))?;
+        let mut rest = order.as_slice();
+        while !rest.is_empty() {
+            cancel.check()?;
+            let count = fitting(rest, &tokens);
+            let (now, later) = rest.split_at(count);
+            let batch = self.tokenizer.batch(&now.iter().map(|&i| &tokens[i]).collect::<Vec<_>>(), self.directory.pooling);
+            let (shape, data) = session.run(&batch.inputs())?.pop().context("the encoder has no output")?;
+            ensure!(shape == [count, self.dimensions()], "the encoder gave shape {shape:?}");
+            for (&i, row) in now.iter().zip(data.chunks_exact(self.dimensions())) {
+                vectors.row_mut(i).iter_mut().zip(row).for_each(|(to, from)| *to = *from);
+            }
+            rest = later;
+            progress(texts.len() - rest.len());
+        }
+        Ok(vectors)
     }
+}
+
+/// How many of the texts, sorted by length, fit into one batch; at least one.
+fn fitting(order: &[usize], tokens: &[Tokens]) -> usize {
+    let mut count = 0;
+    while count < order.len() && (count + 1) * tokens[order[count]].ids.len() <= TOKENS_AT_ONCE {
+        count += 1;
+    }
+    count.max(1)
 }

@@ -1,3 +1,13 @@
-//! Model directories: configuration, weights, tokenizer, pooling; encoder architectures; sources; export.
+//! Model directories: configuration, weights, tokenizer, pooling, the encoders' graphs, and encoding.
 
+pub mod architecture;
+mod bert;
+pub mod config;
+pub mod directory;
 pub mod embedder;
+pub mod sentence;
+pub mod tokenizer;
+pub mod weights;
+
+#[cfg(test)]
+mod reference_tests;

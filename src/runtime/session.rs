@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use anyhow::{Context, Result, anyhow};
 use ort::environment::Environment;
+use ort::logging::LogLevel;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{SessionInputValue, SessionInputs};
 use ort::value::{DynValue, Tensor, TensorElementType};
@@ -39,6 +40,8 @@ pub(super) fn commit(model: &[u8], downloads: &Path) -> Result<ort::session::Ses
     let fail = |e: String| anyhow!("ONNX Runtime refuses the graph: {e}");
     let builder = ort::session::Session::builder(&environment).map_err(|e| fail(e.to_string()))?;
     let builder = builder.with_optimization_level(GraphOptimizationLevel::All).map_err(|e| fail(e.to_string()))?;
+    // What fails is returned as an error; a line on the terminal besides would only tear a progress bar.
+    let builder = builder.with_log_level(LogLevel::Fatal).map_err(|e| fail(e.to_string()))?;
     // Idle threads that spin take the processor from rayon's, which prepare batches and update weights between runs.
     let mut builder = builder.with_config_entry("session.intra_op.allow_spinning", "0").map_err(|e| fail(e.to_string()))?;
     builder.commit_from_memory(model).map_err(|e| fail(e.to_string()))

@@ -22,7 +22,7 @@ pub struct Trainable {
     binding: IoBinding,
     weights: Vec<Bound>,
     /// Outputs that are written in place.
-    fixed: Vec<Bound>,
+    fixed: Vec<Tensor<f32>>,
     /// Outputs whose shape is known only after the run.
     free: Vec<String>,
 }
@@ -87,12 +87,7 @@ impl Trainable {
             let mut tensor =
                 Tensor::<f32>::new(session.allocator(), shape.clone()).with_context(|| format!("output `{name}`"))?;
             binding.bind_output(name.as_str(), &mut tensor).with_context(|| format!("output `{name}`"))?;
-            outputs.push(Bound { name: name.clone(), tensor });
-        }
-        let memory = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::Default)
-            .context("ONNX Runtime has no CPU memory")?;
-        for name in &free {
-            binding.bind_output_to_device(name.as_str(), &memory).with_context(|| format!("output `{name}`"))?;
+            outputs.push(tensor);
         }
         Ok(Trainable { session, binding, weights: bound, fixed: outputs, free })
     }
@@ -104,6 +99,12 @@ impl Trainable {
     pub fn run(&mut self, inputs: &[Input]) -> Result<Outputs> {
         for input in inputs {
             self.binding.bind_input(input.name(), &input.tensor()?).with_context(|| format!("graph input `{}`", input.name()))?;
+        }
+        // Anew for each run: a binding keeps the tensor of the run before, whose shape need not be this one's.
+        let memory = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::Default)
+            .context("ONNX Runtime has no CPU memory")?;
+        for name in &self.free {
+            self.binding.bind_output_to_device(name.as_str(), &memory).with_context(|| format!("output `{name}`"))?;
         }
         let results = self.session.run_binding(&self.binding).context("ONNX Runtime failed to run the graph")?;
         let mut values = Vec::with_capacity(self.free.len());
@@ -125,15 +126,11 @@ impl Trainable {
         self.weights.iter().map(|w| (w.name.as_str(), w.tensor.extract_tensor().1))
     }
 
-    /// The elements of each weight, to be changed in place, in the order they were given.
-    pub fn weights_mut(&mut self) -> Vec<&mut [f32]> {
-        self.weights.iter_mut().map(|w| w.tensor.extract_tensor_mut().1).collect()
-    }
-
-    /// Weights and in-place outputs at once, each in the order given: what an optimizer's step needs.
-    pub fn weights_and_outputs(&mut self) -> (Vec<&mut [f32]>, Vec<(&str, &[f32])>) {
+    /// The elements of the weights, to be changed in place, and of the in-place outputs, each in the order given: what an
+    /// optimizer's step needs.
+    pub fn weights_and_outputs(&mut self) -> (Vec<&mut [f32]>, Vec<&[f32]>) {
         let weights = self.weights.iter_mut().map(|w| w.tensor.extract_tensor_mut().1).collect();
-        let outputs = self.fixed.iter().map(|o| (o.name.as_str(), o.tensor.extract_tensor().1)).collect();
+        let outputs = self.fixed.iter().map(|o| o.extract_tensor().1).collect();
         (weights, outputs)
     }
 }
