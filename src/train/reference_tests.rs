@@ -43,6 +43,11 @@ fn case(name: &str) -> Case {
     reference.cases.into_iter().find(|c| c.name == name).unwrap()
 }
 
+/// The deviation relative to `expected`; a loss that is 0 must be 0 exactly.
+fn relative(found: f64, expected: f64) -> f64 {
+    if found == expected { 0.0 } else { (found - expected).abs() / expected.abs() }
+}
+
 /// Six steps with the reference's batches and settings.
 fn follow(name: &str, loss: &Loss) {
     let case = case(name);
@@ -60,7 +65,7 @@ fn follow(name: &str, loss: &Loss) {
     for (number, expected) in case.steps.iter().enumerate() {
         let batch: Vec<Vec<&Tokens>> = columns.iter().map(|c| expected.rows.iter().map(|&r| &c[r]).collect()).collect();
         let run = step.run(&batch).unwrap();
-        let off = (f64::from(run.loss) - expected.loss).abs() / expected.loss.abs();
+        let off = relative(f64::from(run.loss), expected.loss);
         worst_loss = worst_loss.max(off);
         assert!(off <= 1e-4, "{name}, step {number}: loss {} instead of {}", run.loss, expected.loss);
         let lr = 2e-5 * linear(number, 2, case.steps.len());
@@ -72,7 +77,7 @@ fn follow(name: &str, loss: &Loss) {
                 (total, norms)
             })
             .unwrap();
-        let total_off = (total - expected.grad_norm_before_clipping).abs() / expected.grad_norm_before_clipping;
+        let total_off = relative(total, expected.grad_norm_before_clipping);
         assert!(
             total_off <= 1e-3,
             "{name}, step {number}: gradient norm {total} instead of {}",
