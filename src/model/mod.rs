@@ -2,10 +2,14 @@
 
 pub mod architecture;
 mod bert;
+pub mod catalogue;
 pub mod config;
 pub mod directory;
 pub mod embedder;
 pub mod sentence;
+pub mod source;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod tokenizer;
 pub mod weights;
 

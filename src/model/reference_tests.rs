@@ -5,7 +5,8 @@ use serde::Deserialize;
 use super::embedder::Embedder;
 use super::tokenizer::Tokenizer;
 use crate::cancel::Cancel;
-use crate::runtime::testing::{downloads, minilm};
+use crate::model::testing::minilm;
+use crate::runtime::testing::downloads;
 
 #[derive(Deserialize)]
 struct Reference {

@@ -1,7 +1,10 @@
-//! Finding and loading ONNX Runtime, sessions, bindings.
+//! What lies between this program and the machine: ONNX Runtime, sessions and bindings, packages, downloads.
 
 pub mod cache;
+pub mod files;
+pub mod http;
 pub mod library;
+pub mod package;
 pub mod session;
 #[cfg(test)]
 pub(crate) mod testing;

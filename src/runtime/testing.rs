@@ -6,8 +6,3 @@ use std::path::PathBuf;
 pub fn downloads() -> PathBuf {
     super::cache::folder()
 }
-
-/// A directory with all-MiniLM-L6-v2.
-pub fn minilm() -> PathBuf {
-    PathBuf::from("/tmp/scratch/model")
-}

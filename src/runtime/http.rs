@@ -1,0 +1,30 @@
+//! The HTTP client that downloads and language-model requests share.
+
+use std::sync::Once;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use reqwest::blocking::Client;
+
+/// A client that gives up on a connection after 20 seconds, and on a silent answer after `timeout`.
+///
+/// # Errors
+/// The system's certificates cannot be read.
+pub fn client(timeout: Duration) -> Result<Client> {
+    static PROVIDER: Once = Once::new();
+    PROVIDER.call_once(|| {
+        // Fails only when a provider is installed already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+    Client::builder()
+        .user_agent(concat!("retune/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(Duration::from_secs(20))
+        .timeout(timeout)
+        .build()
+        .context("the HTTP client cannot be set up")
+}
+
+/// Whether an answer with this status is worth another try.
+pub fn is_transient(status: u16) -> bool {
+    status == 408 || status == 429 || status >= 500
+}
