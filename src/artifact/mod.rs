@@ -5,12 +5,14 @@ pub mod chunk;
 pub mod document;
 pub mod jsonl;
 pub mod judgements;
+pub mod metrics;
 pub mod ranking;
 pub mod triplet;
 
 pub use chunk::Chunk;
 pub use document::Document;
 pub use judgements::{Judgements, Passage, Query};
+pub use metrics::Metrics;
 pub use ranking::{Hit, Ranking};
 pub use triplet::Triplet;
 

@@ -1,1 +1,9 @@
-//! Retrieval metrics, judgement rules, triplet mining.
+//! Measuring rankings: measures, conventions, and a model's ranking of judged queries.
+
+mod measure;
+mod metrics;
+mod rank;
+
+pub use measure::{Convention, Measure, Quantity};
+pub use metrics::{Evaluation, score};
+pub use rank::{Settings, evaluate};

@@ -2,10 +2,12 @@
 
 pub mod architecture;
 mod bert;
+pub mod card;
 pub mod catalogue;
 pub mod config;
 pub mod directory;
 pub mod embedder;
+pub mod export;
 pub mod sentence;
 pub mod source;
 #[cfg(test)]

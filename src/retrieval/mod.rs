@@ -1,1 +1,3 @@
-//! Finding passages for queries.
+//! Finding passages, and mining what to train on.
+
+pub mod dense;

@@ -1,11 +1,14 @@
 //! The stage `evaluate`: measures retrieval with a model on judged queries.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Outcome, OutputPort, Port, Stage, StageKind, configure, schema};
-use crate::artifact::Kind;
+use super::externals::onnx_runtime;
+use super::{Context, External, Outcome, OutputPort, ParameterError, Port, Stage, StageKind, Surroundings, configure, schema};
+use crate::artifact::{Judgements, Kind, Metrics, Ranking};
+use crate::evaluation::{Convention, Evaluation, Measure, Quantity, Settings, evaluate};
+use crate::model::embedder::Embedder;
 
 pub const KIND: StageKind = StageKind {
     name: "evaluate",
@@ -24,13 +27,131 @@ pub const KIND: StageKind = StageKind {
     configure: configure::<Evaluate>,
 };
 
-/// PLACEHOLDER
+/// Ranks the corpus for every judged query by cosine similarity of the model's embeddings, and measures the ranking.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Evaluate {}
+#[serde(default, deny_unknown_fields)]
+pub struct Evaluate {
+    /// Whose definitions hold where they differ (ties, gains, average precision).
+    pub convention: Convention,
+    /// Cut-offs of accuracy.
+    pub accuracy_at: Vec<usize>,
+    /// Cut-offs of precision and recall.
+    pub precision_recall_at: Vec<usize>,
+    /// Cut-offs of the reciprocal rank.
+    pub mrr_at: Vec<usize>,
+    /// Cut-offs of the discounted cumulative gain.
+    pub ndcg_at: Vec<usize>,
+    /// Cut-offs of the average precision.
+    pub map_at: Vec<usize>,
+    /// Hits a query in the run file.
+    pub depth: usize,
+}
+
+impl Default for Evaluate {
+    fn default() -> Self {
+        Evaluate {
+            convention: Convention::default(),
+            accuracy_at: vec![1, 3, 5, 10],
+            precision_recall_at: vec![1, 3, 5, 10],
+            mrr_at: vec![10],
+            ndcg_at: vec![10],
+            map_at: vec![100],
+            depth: 100,
+        }
+    }
+}
+
+impl Evaluate {
+    fn measures(&self) -> Vec<Measure> {
+        let lists = [
+            (Quantity::Accuracy, &self.accuracy_at),
+            (Quantity::Precision, &self.precision_recall_at),
+            (Quantity::Recall, &self.precision_recall_at),
+            (Quantity::Mrr, &self.mrr_at),
+            (Quantity::Ndcg, &self.ndcg_at),
+            (Quantity::Map, &self.map_at),
+        ];
+        lists.iter().flat_map(|(quantity, at)| at.iter().map(|&k| Measure::new(*quantity, k))).collect()
+    }
+
+    fn artifact(&self, judgements: &Judgements, result: &Evaluation) -> Metrics {
+        let named = |values: &Vec<f64>| result.measures.iter().map(Measure::to_string).zip(values.iter().copied()).collect();
+        Metrics {
+            convention: self.convention.name().into(),
+            similarity: "cosine".into(),
+            queries: result.per_query.len(),
+            passages: judgements.corpus.len(),
+            left_out: result.left_out.clone(),
+            means: result.means.clone(),
+            per_query: result.per_query.iter().map(|(q, v)| (q.clone(), named(v))).collect(),
+        }
+    }
+}
 
 impl Stage for Evaluate {
-    fn run(&self, _context: &Context) -> Result<Outcome> {
-        anyhow::bail!("PLACEHOLDER")
+    fn check(&self) -> Result<(), ParameterError> {
+        let lists = [
+            ("accuracy_at", &self.accuracy_at),
+            ("precision_recall_at", &self.precision_recall_at),
+            ("mrr_at", &self.mrr_at),
+            ("ndcg_at", &self.ndcg_at),
+            ("map_at", &self.map_at),
+        ];
+        if let Some((field, _)) = lists.iter().find(|(_, at)| at.contains(&0)) {
+            return Err(ParameterError::new(*field, "a cut-off must be at least 1"));
+        }
+        if self.measures().is_empty() {
+            return Err(ParameterError::new("ndcg_at", "there is nothing to measure: give at least one cut-off"));
+        }
+        Ok(())
     }
+
+    fn externals(&self, surroundings: &Surroundings) -> Result<Vec<External>> {
+        Ok(vec![onnx_runtime(surroundings)?])
+    }
+
+    fn run(&self, context: &Context) -> Result<Outcome> {
+        let judgements = Judgements::read(context.input("judgements")?, "test")?;
+        if judgements.queries.is_empty() {
+            bail!("no query is judged, so there is nothing to measure");
+        }
+        let embedder = Embedder::open(context.input("model")?, context.downloads)?;
+        let queries: Vec<String> = judgements.queries.iter().map(|q| q.text.clone()).collect();
+        let passages: Vec<String> = judgements.corpus.iter().map(|p| p.embedding_text()).collect();
+        let total = (queries.len() + passages.len()) as u64;
+        let encode = |texts: &[String], before: usize| {
+            embedder.encode(texts, context.cancel, &|n| context.progress((before + n) as u64, total, "texts", "encoding"))
+        };
+        let passage_vectors = encode(&passages, 0)?;
+        let query_vectors = encode(&queries, passages.len())?;
+        let settings = Settings { measures: self.measures(), convention: self.convention, depth: self.depth };
+        let result = evaluate(&judgements, query_vectors.view(), passage_vectors.view(), &settings)?;
+        let names: Vec<String> = result.measures.iter().map(Measure::to_string).collect();
+        self.artifact(&judgements, &result).write(context.output("metrics")?, &names)?;
+        Ranking(result.ranking.clone()).write(context.output("ranking")?, "retune")?;
+        Ok(Outcome {
+            metrics: result.means.clone(),
+            summary: format!("{} queries over {} passages", result.per_query.len(), passages.len()),
+            warnings: warnings(&embedder, &passages, &result.left_out)?,
+            table: None,
+        })
+    }
+}
+
+/// What the figures do not say by themselves.
+fn warnings(embedder: &Embedder, passages: &[String], left_out: &[String]) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    let cut = embedder.truncated(passages)?;
+    if cut > 0 {
+        warnings.push(format!(
+            "{cut} of {} passages are longer than the model's {} tokens and are cut: what stands after that cannot be found; \
+             a smaller `chunk_size` mends this",
+            passages.len(),
+            embedder.max_seq_length()
+        ));
+    }
+    if !left_out.is_empty() {
+        warnings.push(format!("{} queries have no relevant passage and are left out of the means", left_out.len()));
+    }
+    Ok(warnings)
 }

@@ -8,6 +8,7 @@ pub mod registry;
 mod chunk;
 mod compare;
 mod evaluate;
+mod externals;
 mod generate;
 mod judge;
 mod load;

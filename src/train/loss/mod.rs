@@ -28,7 +28,7 @@ pub trait Formula {
 
 /// A loss and its settings, by its name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "name", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "name", rename_all = "snake_case")]
 pub enum Loss {
     Triplet(Triplet),
 }
@@ -45,5 +45,19 @@ impl Loss {
 impl Default for Loss {
     fn default() -> Self {
         Loss::Triplet(Triplet::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_by_the_losses_name() {
+        let read = |text: &str| serde_json::from_str::<Loss>(text).map_err(|e| e.to_string());
+        let loss = read(r#"{"name": "triplet", "margin": 0.5, "distance": "cosine"}"#).unwrap();
+        assert_eq!(loss, Loss::Triplet(Triplet { distance: triplet::Distance::Cosine, margin: 0.5 }));
+        assert!(read(r#"{"name": "triplet", "marign": 0.5}"#).unwrap_err().contains("unknown field `marign`"));
+        assert!(read(r#"{"name": "triple"}"#).unwrap_err().contains("unknown variant `triple`, expected `triplet`"));
     }
 }

@@ -8,7 +8,7 @@ use crate::onnx::{Graph, Value};
 
 /// Triplet loss, `mean relu(d(anchor, positive) − d(anchor, negative) + margin)`, as `TripletLoss` of sentence-transformers 6.2.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Triplet {
     /// How embeddings are compared.
     pub distance: Distance,

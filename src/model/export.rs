@@ -1,0 +1,149 @@
+//! Writing a model directory that sentence-transformers 3 to 6 and text-embeddings-inference load as it is: the files and keys
+//! that any of them reads.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use serde_json::{Map, Value, json};
+
+use super::card::Card;
+use super::config::Pooling;
+use super::directory::ModelDirectory;
+use super::sentence::token_model;
+use super::source::files;
+use super::weights::Weights;
+
+/// Writes the model of `source` with other `weights` into the empty or missing folder `target`.
+///
+/// # Errors
+/// A file of `source` cannot be read, or `target` cannot be written.
+pub fn export(source: &ModelDirectory, weights: &Weights, card: &Card, target: &Path) -> Result<()> {
+    let folder = |path: &Path| fs::create_dir_all(path).with_context(|| format!("`{}` cannot be written", path.display()));
+    folder(target)?;
+    // Tokenizer files and whatever else the model came with; what is known better is written anew below.
+    for file in files(&source.path)? {
+        let to = target.join(&file);
+        if file.ends_with("model.safetensors") || to.extension().is_some_and(|e| e == "md") {
+            continue;
+        }
+        folder(to.parent().unwrap_or(target))?;
+        let text = fs::read(source.path.join(&file)).with_context(|| format!("`{}` cannot be read", file.display()))?;
+        write(&to, &text)?;
+    }
+    folder(&target.join("1_Pooling"))?;
+    folder(&target.join("2_Normalize"))?;
+    folder(&target.join("onnx"))?;
+    write_json(&target.join("config.json"), &encoder_config(source)?)?;
+    write_json(&target.join("modules.json"), &modules(source.normalize))?;
+    write_json(&target.join("1_Pooling/config.json"), &pooling(source))?;
+    let limits = json!({ "max_seq_length": source.max_seq_length, "do_lower_case": false });
+    write_json(&target.join("sentence_bert_config.json"), &limits)?;
+    write_json(&target.join("config_sentence_transformers.json"), &sentence_transformers(source)?)?;
+    write_json(&target.join("tokenizer_config.json"), &tokenizer_config(source)?)?;
+    weights.write(&target.join("model.safetensors"))?;
+    write(&target.join("onnx/model.onnx"), &token_model(source, weights)?)?;
+    write(&target.join("README.md"), card.render().as_bytes())
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    fs::write(path, bytes).with_context(|| format!("`{}` cannot be written", path.display()))
+}
+
+fn write_json(path: &Path, value: &Value) -> Result<()> {
+    write(path, format!("{value:#}\n").as_bytes())
+}
+
+/// A JSON object of the source, empty when the file is missing.
+fn object(source: &ModelDirectory, name: &str) -> Result<Map<String, Value>> {
+    let path = source.path.join(name);
+    if !path.exists() {
+        return Ok(Map::new());
+    }
+    let text = fs::read(&path).with_context(|| format!("`{}` cannot be read", path.display()))?;
+    serde_json::from_slice(&text).map_err(|e| anyhow!("`{}` is not what it should be: {e}", path.display()))
+}
+
+/// The encoder's own configuration, with the type of the weights that are written.
+fn encoder_config(source: &ModelDirectory) -> Result<Value> {
+    let mut config = object(source, "config.json")?;
+    config.insert("torch_dtype".into(), "float32".into());
+    Ok(Value::Object(config))
+}
+
+fn modules(normalize: bool) -> Value {
+    let module = |i: usize, path: &str, kind: &str| json!({ "idx": i, "name": i.to_string(), "path": path, "type": format!("sentence_transformers.models.{kind}") });
+    let mut modules = vec![module(0, "", "Transformer"), module(1, "1_Pooling", "Pooling")];
+    if normalize {
+        modules.push(module(2, "2_Normalize", "Normalize"));
+    }
+    Value::Array(modules)
+}
+
+/// Both the booleans of older releases and `pooling_mode`, which sentence-transformers 5.4 and later prefer.
+fn pooling(source: &ModelDirectory) -> Value {
+    json!({
+        "word_embedding_dimension": source.config.hidden_size,
+        "pooling_mode": source.pooling.name(),
+        "pooling_mode_cls_token": source.pooling == Pooling::Cls,
+        "pooling_mode_mean_tokens": source.pooling == Pooling::Mean,
+        "pooling_mode_max_tokens": false,
+        "pooling_mode_mean_sqrt_len_tokens": false,
+        "pooling_mode_weightedmean_tokens": false,
+        "pooling_mode_lasttoken": false,
+        "include_prompt": true,
+    })
+}
+
+/// The source's own, completed by what later releases expect.
+fn sentence_transformers(source: &ModelDirectory) -> Result<Value> {
+    let mut config = object(source, "config_sentence_transformers.json")?;
+    for (key, value) in [
+        ("model_type", json!("SentenceTransformer")),
+        ("__version__", json!({ "sentence_transformers": "3.0.0" })),
+        ("prompts", json!({ "query": "", "document": "" })),
+        ("default_prompt_name", Value::Null),
+        ("similarity_fn_name", json!("cosine")),
+    ] {
+        config.entry(key).or_insert(value);
+    }
+    Ok(Value::Object(config))
+}
+
+/// `model_max_length` is what sentence-transformers 6 takes as the maximum sequence length.
+fn tokenizer_config(source: &ModelDirectory) -> Result<Value> {
+    let mut config = object(source, "tokenizer_config.json")?;
+    config.insert("model_max_length".into(), source.max_seq_length.into());
+    Ok(Value::Object(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cancel::Cancel;
+    use crate::model::embedder::Embedder;
+    use crate::model::testing::minilm;
+    use crate::runtime::testing::downloads;
+
+    #[test]
+    fn what_is_exported_is_the_same_model() {
+        let source = ModelDirectory::open(&minilm()).unwrap();
+        let weights = Weights::read(&source.weights()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("model");
+        export(&source, &weights, &Card::default(), &target).unwrap();
+        let again = ModelDirectory::open(&target).unwrap();
+        assert_eq!(
+            (again.pooling, again.normalize, again.max_seq_length),
+            (source.pooling, source.normalize, source.max_seq_length)
+        );
+        assert_eq!(Weights::read(&again.weights()).unwrap(), weights);
+        let texts = ["what is a hard negative?".to_owned()];
+        let embed =
+            |path: &Path| Embedder::open(path, &downloads()).unwrap().encode(&texts, &Cancel::default(), &|_| ()).unwrap();
+        assert_eq!(embed(&target), embed(&source.path));
+        for file in ["onnx/model.onnx", "README.md", "tokenizer.json", "special_tokens_map.json", "1_Pooling/config.json"] {
+            assert!(target.join(file).exists(), "{file}");
+        }
+    }
+}
