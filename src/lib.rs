@@ -14,6 +14,7 @@ pub mod report;
 pub mod retrieval;
 pub mod run;
 pub mod runtime;
+pub mod schemas;
 pub mod stage;
 pub mod store;
 pub mod text;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `retune`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    retune::cli::main()
+}

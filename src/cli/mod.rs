@@ -1,1 +1,122 @@
-//! The commands: one file each; parsing, printing and exit codes. Nothing else prints.
+//! The command line: one file a command. Only this module prints.
+
+mod console;
+mod diff;
+mod encode;
+mod place;
+mod plan;
+mod print;
+mod run;
+mod runs;
+mod schema;
+mod show;
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ColorChoice, Parser, Subcommand};
+
+use crate::pipeline::PipelineError;
+
+/// Fine-tune text-embedding models for retrieval from one YAML pipeline.
+#[derive(Parser)]
+#[command(name = "retune", version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command has.
+#[derive(Args)]
+struct Global {
+    /// The store [default: `.retune` in the project's folder]
+    #[arg(long, global = true, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Where runs are kept [default: `runs` in the project's folder]
+    #[arg(long, global = true, value_name = "DIR")]
+    runs: Option<PathBuf>,
+    /// Print data as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// When to use colour
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    color: ColorChoice,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a pipeline: what is cached is taken from the store, the rest is computed
+    Run(run::Run),
+    /// Say what a run would do, and why
+    Plan(plan::Plan),
+    /// List the runs
+    Runs(runs::List),
+    /// Show a run: its stages, metrics and tables
+    Show(show::Show),
+    /// Compare two runs: what changed, and every metric
+    Diff(diff::DiffRuns),
+    /// Print the JSON Schemas that editors complete and check pipelines with
+    Schema(schema::PrintSchema),
+    /// Turn lines of text into embeddings with a model directory
+    Encode(encode::Encode),
+}
+
+/// How a command ends, besides well.
+enum Failure {
+    /// A stage failed, or something could not be done: exit status 1.
+    Failed(anyhow::Error),
+    /// A stage failed, and the run has been printed with it already.
+    Told,
+    /// The call is wrong: exit status 2.
+    Call(anyhow::Error),
+    /// The pipeline is wrong: exit status 2.
+    Pipeline(Box<PipelineError>),
+    /// Ctrl-C: exit status 130, as shells have it.
+    Interrupted,
+    /// Whoever read the output closed it.
+    Closed,
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe { Failure::Closed } else { Failure::Failed(error.into()) }
+    }
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    // Keys of language models may lie in a `.env`; what the environment has already wins. A missing file is none.
+    let _ = dotenvy::dotenv();
+    let cli = Cli::parse();
+    let style = print::Style::new(cli.global.color);
+    let global = &cli.global;
+    let result = match &cli.command {
+        Command::Run(command) => command.call(global, style),
+        Command::Plan(command) => command.call(global, style),
+        Command::Runs(command) => command.call(global, style),
+        Command::Show(command) => command.call(global, style),
+        Command::Diff(command) => command.call(global, style),
+        Command::Schema(command) => command.call(),
+        Command::Encode(command) => command.call(global),
+    };
+    match result {
+        Ok(()) | Err(Failure::Closed) => ExitCode::SUCCESS,
+        Err(Failure::Told) => ExitCode::from(1),
+        Err(Failure::Interrupted) => ExitCode::from(130),
+        Err(Failure::Failed(error)) => {
+            print::error(&error, global.json, style);
+            ExitCode::from(1)
+        }
+        Err(Failure::Call(error)) => {
+            print::error(&error, global.json, style);
+            ExitCode::from(2)
+        }
+        Err(Failure::Pipeline(error)) => {
+            print::pipeline_error(&error, global.json, style);
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,1 +1,13 @@
-//! The record of a run: manifest, environment, logs, metrics; listing and difference.
+//! The record of a run: its directory, its manifest, its logs and metrics; finding runs, and comparing two.
+
+mod catalogue;
+mod diff;
+mod host;
+mod record;
+mod recorder;
+
+pub use catalogue::{Runs, SelectError};
+pub use diff::{Change, Diff, MetricChange, StageChanges, flatten, values};
+pub use host::{Git, Host};
+pub use record::{Environment, RunRecord, RunStatus, StageRecord, StageStatus};
+pub use recorder::{Recorder, RecorderError};

@@ -1,0 +1,36 @@
+//! `retune encode`: texts to embeddings, with any model directory that retune can open.
+
+use std::io::{self, BufRead, BufWriter, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::{Failure, Global};
+use crate::cancel::Cancel;
+use crate::model::embedder::Embedder;
+use crate::runtime::cache;
+
+/// Reads one text a line from the standard input and prints one embedding a line, as a JSON array of numbers.
+#[derive(Args)]
+pub(super) struct Encode {
+    /// A sentence-transformers directory, for example `runs/…/artifacts/tuned/model`
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+}
+
+impl Encode {
+    pub fn call(&self, global: &Global) -> Result<(), Failure> {
+        let texts = io::stdin().lock().lines().collect::<io::Result<Vec<String>>>().map_err(|e| Failure::Call(e.into()))?;
+        let embedder = Embedder::open(&self.model, &cache::folder()).map_err(Failure::Call)?;
+        let vectors = embedder.encode(&texts, &Cancel::default(), &|_| ()).map_err(Failure::Failed)?;
+        let mut out = BufWriter::new(io::stdout().lock());
+        for (text, row) in texts.iter().zip(vectors.rows()) {
+            let vector = row.to_vec();
+            let line = if global.json { json!({ "text": text, "embedding": vector }) } else { json!(vector) };
+            writeln!(out, "{line}")?;
+        }
+        out.flush()?;
+        Ok(())
+    }
+}

@@ -1,0 +1,68 @@
+//! Where the store and the runs of a project are.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use super::{Failure, Global};
+use crate::run::Runs;
+
+/// The folders that a command works with.
+pub(super) struct Place {
+    pub store: PathBuf,
+    pub runs: PathBuf,
+}
+
+impl Place {
+    /// For a pipeline file.
+    pub fn of_pipeline(global: &Global, file: &Path) -> Result<Self, Failure> {
+        let file = std::path::absolute(file).context("the path cannot be made absolute").map_err(Failure::Call)?;
+        Ok(Place::of_folder(global, file.parent().unwrap_or(&file)))
+    }
+
+    /// For commands without a pipeline.
+    pub fn here(global: &Global) -> Result<Self, Failure> {
+        let here = std::env::current_dir().context("the working directory is gone").map_err(Failure::Call)?;
+        Ok(Place::of_folder(global, &here))
+    }
+
+    fn of_folder(global: &Global, folder: &Path) -> Self {
+        let project = project(folder);
+        Place {
+            store: global.store.clone().unwrap_or_else(|| project.join(".retune")),
+            runs: global.runs.clone().unwrap_or_else(|| project.join("runs")),
+        }
+    }
+
+    /// The runs that are there.
+    pub fn runs(&self) -> Runs {
+        Runs::list(&self.runs)
+    }
+}
+
+/// The nearest folder upwards that has a store or is the top of a git work tree; where there is none, the folder that `pipelines` lies
+/// in, or else the folder itself.
+fn project(folder: &Path) -> PathBuf {
+    let marked = folder.ancestors().find(|f| f.join(".retune").is_dir() || f.join(".git").exists());
+    let pipelines = || folder.parent().filter(|_| folder.file_name().is_some_and(|n| n == "pipelines"));
+    marked.or_else(pipelines).unwrap_or(folder).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::create_dir_all;
+
+    #[test]
+    fn the_project_of_a_folder() {
+        let top = tempfile::tempdir().unwrap();
+        let pipelines = top.path().join("a/pipelines");
+        create_dir_all(&pipelines).unwrap();
+        assert_eq!(project(&pipelines), top.path().join("a"));
+        assert_eq!(project(&top.path().join("a")), top.path().join("a"));
+        create_dir_all(top.path().join(".git")).unwrap();
+        assert_eq!(project(&pipelines), top.path());
+        create_dir_all(pipelines.join(".retune")).unwrap();
+        assert_eq!(project(&pipelines), pipelines);
+    }
+}

@@ -1,0 +1,45 @@
+//! Why a stage runs.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::run::Change;
+
+/// Why a stage runs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+pub enum Reason {
+    /// It was asked to, with `--force`.
+    Forced,
+    /// It never ran to its end in this store.
+    New,
+    /// Something that goes into it is not what it was the last time.
+    Changed {
+        #[serde(flatten)]
+        change: Change,
+        /// The stage that feeds the input that changed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        from: Option<String>,
+    },
+    /// Nothing changed, but what it yielded is no longer in the store.
+    Lost,
+    /// What feeds this input runs, and may yield something else.
+    Upstream { port: String, stage: String },
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Forced => f.write_str("forced by `--force`"),
+            Reason::New => f.write_str("it has no earlier result"),
+            Reason::Changed { change: Change::Input { port }, from: Some(stage) } if port == stage => {
+                write!(f, "input `{port}` changed")
+            }
+            Reason::Changed { change, from: Some(stage) } => write!(f, "{change} (from `{stage}`)"),
+            Reason::Changed { change, from: None } => write!(f, "{change}"),
+            Reason::Lost => f.write_str("its result is no longer in the store"),
+            Reason::Upstream { port, stage } => write!(f, "input `{port}` comes from `{stage}`, which runs"),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Writing the directory of a run while it runs.
+//!
+//! ```text
+//! runs/20261124-101500-tech-docs-7f3a/
+//!   run.json              the record, whole at every instant
+//!   pipeline.lock.yaml    the pipeline with everything resolved
+//!   events.jsonl          what happened, a line each
+//!   logs/STAGE.log
+//!   artifacts/STAGE/…     what the stages yielded, linked from the store
+//!   metrics.json, metrics.csv
+//! ```
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::record::{RunRecord, RunStatus, StageRecord};
+use crate::store::{write_atomically, write_json};
+
+/// The directory of the run that is going on.
+pub struct Recorder {
+    folder: PathBuf,
+    record: Mutex<RunRecord>,
+    events: Mutex<File>,
+    /// Locked while the process lives: a run that says `running` without it was killed.
+    _alive: File,
+}
+
+/// The directory of a run cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("the run's directory `{}` cannot be written: {source}; free the disk or its permissions, or name another folder with `--runs`", path.display())]
+pub struct RecorderError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// The lock of a run's directory.
+pub(super) const ALIVE: &str = ".alive";
+
+impl Recorder {
+    /// Makes the directory of a run under `runs`; `record.id` is set to its name.
+    ///
+    /// # Errors
+    /// The directory cannot be made.
+    pub fn create(runs: &Path, mut record: RunRecord, lock: &str) -> Result<Self, RecorderError> {
+        let folder = make(runs, &record).map_err(|source| RecorderError { path: runs.to_owned(), source })?;
+        record.id = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let open = || -> io::Result<(File, File)> {
+            let alive = File::create(folder.join(ALIVE))?;
+            alive.lock()?;
+            write_atomically(&folder.join("pipeline.lock.yaml"), lock.as_bytes())?;
+            fs::create_dir_all(folder.join("logs"))?;
+            Ok((alive, File::options().append(true).create(true).open(folder.join("events.jsonl"))?))
+        };
+        let (alive, events) = open().map_err(|source| RecorderError { path: folder.clone(), source })?;
+        let recorder = Recorder { folder, record: Mutex::new(record), events: Mutex::new(events), _alive: alive };
+        recorder.update(|_| ())?;
+        Ok(recorder)
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub fn id(&self) -> String {
+        self.record().id.clone()
+    }
+
+    /// The record as it stands.
+    pub fn record(&self) -> MutexGuard<'_, RunRecord> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the record, and `run.json` with it.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn update<T>(&self, change: impl FnOnce(&mut RunRecord) -> T) -> Result<T, RecorderError> {
+        let mut record = self.record();
+        let value = change(&mut record);
+        let path = self.folder.join("run.json");
+        write_json(&path, &*record).map_err(|source| RecorderError { path: self.folder.clone(), source })?;
+        Ok(value)
+    }
+
+    /// Changes what is recorded of a stage.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn update_stage(&self, stage: &str, change: impl FnOnce(&mut StageRecord)) -> Result<(), RecorderError> {
+        self.update(|record| {
+            if let Some(stage) = record.stages.get_mut(stage) {
+                change(stage);
+            }
+        })
+    }
+
+    /// Appends a line to `events.jsonl`. A full disk does not end a run for an event; the results that matter are checked.
+    pub fn event(&self, stage: Option<&str>, event: Value) {
+        let mut line = json!({ "time": Timestamp::now().to_string() });
+        if let (Some(line), Some(stage)) = (line.as_object_mut(), stage) {
+            line.insert("stage".into(), stage.into());
+        }
+        if let (Some(line), Value::Object(event)) = (line.as_object_mut(), event) {
+            line.extend(event);
+        }
+        let mut file = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = file.write_all(format!("{line}\n").as_bytes());
+    }
+
+    /// Appends a line to the log of a stage.
+    pub fn log(&self, stage: &str, line: &str) {
+        let path = self.folder.join("logs").join(format!("{stage}.log"));
+        if let Ok(mut file) = File::options().append(true).create(true).open(path) {
+            let time = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+            let _ = file.write_all(format!("{time} {line}\n").as_bytes());
+        }
+    }
+
+    /// Where a stage's output appears.
+    pub fn artifact(&self, stage: &str, file: &str) -> PathBuf {
+        self.folder.join("artifacts").join(stage).join(file)
+    }
+
+    /// Ends the run: sets its status and writes the metrics of all stages.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn finish(&self, status: RunStatus) -> Result<RunRecord, RecorderError> {
+        let fail = |source| RecorderError { path: self.folder.clone(), source };
+        let metrics = self.record().metrics();
+        write_json(&self.folder.join("metrics.json"), &metrics).map_err(fail)?;
+        let mut csv = csv::Writer::from_writer(Vec::new());
+        let rows = || -> csv::Result<()> {
+            csv.write_record(["metric", "value"])?;
+            metrics.iter().try_for_each(|(name, value)| csv.write_record([name.as_str(), &value.to_string()]))?;
+            csv.flush()?;
+            let table = csv.into_inner().map_err(csv::IntoInnerError::into_error)?;
+            write_atomically(&self.folder.join("metrics.csv"), &table)?;
+            Ok(())
+        };
+        rows().map_err(|e| fail(e.into()))?;
+        self.update(|record| {
+            let now = Timestamp::now();
+            record.status = status;
+            record.seconds = Some(now.duration_since(record.started).as_secs_f64());
+            record.finished = Some(now);
+            record.clone()
+        })
+    }
+}
+
+/// A new directory, named by time, pipeline and four digits that tell runs of the same second apart.
+fn make(runs: &Path, record: &RunRecord) -> io::Result<PathBuf> {
+    fs::create_dir_all(runs)?;
+    let time = record.started.strftime("%Y%m%d-%H%M%S");
+    for attempt in 0..1000u32 {
+        let salt = format!("{}:{}:{attempt}", record.started, std::process::id());
+        let digest = blake3::hash(salt.as_bytes()).to_hex();
+        let folder = runs.join(format!("{time}-{}-{}", record.pipeline, &digest[..4]));
+        match fs::create_dir(&folder) {
+            Ok(()) => return std::path::absolute(folder),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Err(io::Error::other("there are too many runs of this second"))
+}
