@@ -47,26 +47,30 @@ impl Verdict {
     }
 }
 
+/// The outputs of a stage, when it is cached.
+type Known = Option<BTreeMap<String, Artifact>>;
+
 impl Engine<'_> {
     /// What a run would do now, in the order of the pipeline.
     pub fn plan(&self) -> Vec<Planned> {
         let left_out = self.left_out();
-        let mut known: Vec<Option<BTreeMap<String, Artifact>>> = Vec::new();
+        let mut known: Vec<Known> = Vec::new();
         let mut planned = Vec::new();
-        for (index, node) in self.pipeline.stages.iter().enumerate() {
-            let (verdict, reasons, seconds, outputs) =
-                if left_out[index] { (Verdict::Skipped, Vec::new(), None, None) } else { self.plan_stage(index, &known) };
-            planned.push(Planned { stage: node.id.clone(), uses: node.kind.name.to_owned(), verdict, reasons, seconds });
+        for (index, out) in left_out.into_iter().enumerate() {
+            let (plan, outputs) =
+                if out { (self.planned(index, Verdict::Skipped, Vec::new()), None) } else { self.plan_stage(index, &known) };
+            planned.push(plan);
             known.push(outputs);
         }
         planned
     }
 
-    fn plan_stage(
-        &self,
-        index: usize,
-        known: &[Option<BTreeMap<String, Artifact>>],
-    ) -> (Verdict, Vec<Reason>, Option<f64>, Option<BTreeMap<String, Artifact>>) {
+    fn planned(&self, index: usize, verdict: Verdict, reasons: Vec<Reason>) -> Planned {
+        let node = &self.pipeline.stages[index];
+        Planned { stage: node.id.clone(), uses: node.kind.name.to_owned(), verdict, reasons, seconds: None }
+    }
+
+    fn plan_stage(&self, index: usize, known: &[Known]) -> (Planned, Known) {
         let node = &self.pipeline.stages[index];
         let (mut inputs, mut upstream) = (BTreeMap::new(), Vec::new());
         for edge in &node.inputs {
@@ -82,12 +86,15 @@ impl Engine<'_> {
         }
         if upstream.is_empty() {
             return match self.decide(index, inputs) {
-                Decision::Cached(result) => (Verdict::Cached, Vec::new(), Some(result.seconds), Some(result.outputs)),
-                Decision::Run { reasons, .. } => (Verdict::Runs, reasons, None, None),
+                Decision::Cached(result) => {
+                    let planned = self.planned(index, Verdict::Cached, Vec::new());
+                    (Planned { seconds: Some(result.seconds), ..planned }, Some(result.outputs))
+                }
+                Decision::Run { reasons, .. } => (self.planned(index, Verdict::Runs, reasons), None),
             };
         }
         if self.options.force.contains(&node.id) {
-            return (Verdict::Runs, vec![Reason::Forced], None, None);
+            return (self.planned(index, Verdict::Runs, vec![Reason::Forced]), None);
         }
         // What is known already says whether it runs in any case; the unknown inputs do not count as changes.
         let unknown = |reason: &Reason| match reason {
@@ -99,6 +106,6 @@ impl Engine<'_> {
         reasons.retain(|reason| !unknown(reason));
         let verdict = if reasons.is_empty() { Verdict::Depends } else { Verdict::Runs };
         reasons.extend(upstream);
-        (verdict, reasons, None, None)
+        (self.planned(index, verdict, reasons), None)
     }
 }

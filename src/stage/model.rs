@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::{Context, External, Outcome, OutputPort, ParameterError, Stage, StageKind, Surroundings, configure, schema};
 use crate::artifact::Kind;
@@ -35,6 +36,9 @@ pub struct Model {
     /// The sha256 that `model.safetensors` must have. Known names have theirs pinned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// Texts are cut after this many tokens, the special ones included. Without it, the model's own limit holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_seq_length: Option<usize>,
 }
 
 /// A text or a list of texts.
@@ -76,6 +80,9 @@ impl Stage for Model {
         if self.source.texts().is_empty() {
             return Err(ParameterError::new("source", "the list is empty; name a model, for example `all-MiniLM-L6-v2`"));
         }
+        if self.max_seq_length.is_some_and(|length| length < 8) {
+            return Err(ParameterError::new("max_seq_length", "fewer than 8 tokens leave no room for a text"));
+        }
         match &self.sha256 {
             Some(digest) if digest.len() != 64 || !digest.chars().all(|c| c.is_ascii_hexdigit()) => {
                 Err(ParameterError::new("sha256", "a sha256 has 64 hexadecimal digits"))
@@ -103,7 +110,7 @@ impl Stage for Model {
         let log = |line: &str| context.reporter.log(line);
         context.progress(0, 0, "bytes", "fetching");
         let fetched = fetch(&sources, &Fetching { downloads: context.downloads, cancel: context.cancel, log: &log })?;
-        let directory = ModelDirectory::open(&fetched)?;
+        let mut directory = ModelDirectory::open(&fetched)?;
         let weights = Weights::read(&directory.weights())?;
         let output = context.output("model")?;
         for file in files(&fetched)? {
@@ -111,6 +118,10 @@ impl Stage for Model {
             fs::create_dir_all(to.parent().unwrap_or(output))
                 .with_context(|| format!("`{}` cannot be written", output.display()))?;
             fs::copy(fetched.join(&file), &to).with_context(|| format!("`{}` cannot be written", to.display()))?;
+        }
+        if let Some(length) = self.max_seq_length {
+            limit(&directory, length, output)?;
+            directory = ModelDirectory::open(output)?;
         }
         let mut outcome = Outcome {
             summary: format!(
@@ -130,4 +141,17 @@ impl Stage for Model {
         }
         Ok(outcome)
     }
+}
+
+/// Makes the model directory `output` say that texts are cut after `length` tokens.
+fn limit(directory: &ModelDirectory, length: usize, output: &Path) -> Result<()> {
+    let positions = directory.config.max_position_embeddings;
+    ensure!(length <= positions, "`max_seq_length` is {length}, but the model has positions for {positions} tokens only");
+    let path = output.join("sentence_bert_config.json");
+    // A copy may be read-only, as the original was.
+    if path.exists() {
+        fs::remove_file(&path).with_context(|| format!("`{}` cannot be written", path.display()))?;
+    }
+    let text = format!("{:#}\n", json!({ "max_seq_length": length, "do_lower_case": false }));
+    fs::write(&path, text).with_context(|| format!("`{}` cannot be written", path.display()))
 }

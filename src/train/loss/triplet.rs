@@ -14,7 +14,7 @@ pub struct Triplet {
     pub distance: Distance,
     /// By how much the positive is to be nearer than the negative. Embeddings of norm 1 are at most 2 apart (Euclidean,
     /// cosine): with a larger margin the loss never reaches 0, and every triplet pulls at every step.
-    pub margin: f32,
+    pub margin: f64,
 }
 
 /// A distance between embeddings.
@@ -50,10 +50,10 @@ impl Distance {
     }
 
     /// The largest distance between two vectors of length `dimensions`, if there is one.
-    fn largest(self, dimensions: usize, normalized: bool) -> Option<f32> {
+    fn largest(self, dimensions: usize, normalized: bool) -> Option<f64> {
         match (self, normalized) {
             (Distance::Cosine, _) | (Distance::Euclidean, true) => Some(2.0),
-            (Distance::Manhattan, true) => Some(2.0 * (dimensions as f32).sqrt()),
+            (Distance::Manhattan, true) => Some(2.0 * (dimensions as f64).sqrt()),
             _ => None,
         }
     }
@@ -72,7 +72,7 @@ impl Formula for Triplet {
         let [anchor, positive, negative] = columns else { return g.scalar(0.0) };
         let near = self.distance.build(g, *anchor, *positive);
         let far = self.distance.build(g, *anchor, *negative);
-        g.mean_all(g.relu(g.add(g.sub(near, far), g.scalar(self.margin))))
+        g.mean_all(g.relu(g.add(g.sub(near, far), g.scalar(self.margin as f32))))
     }
 
     fn columns(&self) -> usize {
@@ -130,6 +130,6 @@ mod tests {
     #[test]
     fn a_margin_must_be_positive() {
         assert!(Triplet { margin: 0.0, ..Triplet::default() }.check().is_err());
-        assert!(Triplet { margin: f32::NAN, ..Triplet::default() }.check().is_err());
+        assert!(Triplet { margin: f64::NAN, ..Triplet::default() }.check().is_err());
     }
 }
