@@ -10,6 +10,7 @@ mod run;
 mod runs;
 mod schema;
 mod show;
+mod stages;
 
 use std::io;
 use std::path::PathBuf;
@@ -58,6 +59,8 @@ enum Command {
     Show(show::Show),
     /// Compare two runs: what changed, and every metric
     Diff(diff::DiffRuns),
+    /// List the kinds of stage, or explain one
+    Stages(stages::Stages),
     /// Print the JSON Schemas that editors complete and check pipelines with
     Schema(schema::PrintSchema),
     /// Turn lines of text into embeddings with a model directory
@@ -99,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Runs(command) => command.call(global, style),
         Command::Show(command) => command.call(global, style),
         Command::Diff(command) => command.call(global, style),
+        Command::Stages(command) => command.call(global),
         Command::Schema(command) => command.call(),
         Command::Encode(command) => command.call(global),
     };

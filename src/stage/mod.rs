@@ -3,6 +3,7 @@
 //! implementation of [`Stage`] for it, a [`StageKind`] constant, and one line in [`registry`].
 
 pub mod context;
+pub mod reference;
 pub mod registry;
 
 mod chunk;
