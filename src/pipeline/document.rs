@@ -1,0 +1,273 @@
+//! The file's structure: which keys there are at which level, before any name is resolved.
+
+use serde_json::Value;
+
+use super::KEYS;
+use super::problem::{Problem, Problems, Span};
+use super::words::did_you_mean;
+use super::yaml::{Content, Entry, Yaml};
+
+/// Stages of one pipeline.
+const MOST_STAGES: usize = 1000;
+/// Characters of a name or an id.
+const LONGEST_NAME: usize = 100;
+const STAGE_KEYS: &[&str] = &["uses", "inputs", "with", "description"];
+const MINIMAL: &str = "a minimal pipeline is\n\nstages:\n  base:\n    uses: model\n    with: { source: all-MiniLM-L6-v2 }";
+
+/// The file as it is written.
+pub(super) struct Document<'a> {
+    pub name: Option<String>,
+    pub description: Option<String>,
+    pub params: &'a [Entry],
+    pub environment: Vec<Variable>,
+    pub stages: Vec<Stage<'a>>,
+}
+
+/// An environment variable that the pipeline declares under `env:`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Variable {
+    pub name: String,
+    /// What `${env.NAME}` is when the variable is not set; its type is the type of the value.
+    pub default: Option<Value>,
+    /// The value must never be stored: it cannot be put into a parameter, and stages read it by its name.
+    pub secret: bool,
+}
+
+/// One stage as it is written.
+pub(super) struct Stage<'a> {
+    pub id: &'a str,
+    pub id_span: Span,
+    pub description: Option<String>,
+    pub uses: Option<(&'a str, Span)>,
+    pub inputs: Vec<Input<'a>>,
+    /// The key `with`, if there is one, and its value.
+    pub with: Option<(Span, &'a Yaml)>,
+}
+
+/// `port: source`
+pub(super) struct Input<'a> {
+    pub port: &'a str,
+    pub port_span: Span,
+    /// `stage` or `stage.output`, and where it stands; absent when it is no word, which is a problem already.
+    pub source: Option<(&'a str, Span)>,
+}
+
+/// Reads the structure; nothing when there are no stages to look at.
+pub(super) fn read<'a>(root: &'a Yaml, problems: &mut Problems) -> Option<Document<'a>> {
+    if root.is_null() {
+        problems.push(Problem::at(root.span, "the pipeline is empty").help(MINIMAL.to_owned()));
+        return None;
+    }
+    let entries = mapping(root, "a pipeline", root.span, problems)?;
+    known_keys(entries, KEYS, "keys of a pipeline", problems);
+    let value = |key: &str| root.entry(key).map(|e| &e.value);
+    let document = Document {
+        name: value("name").and_then(|v| name(v, problems)),
+        description: value("description").and_then(|v| text(v, "description", problems)).map(str::to_owned),
+        params: root.entry("params").map_or(&[], |e| params(e, problems)),
+        environment: root.entry("env").map_or_else(Vec::new, |e| environment(e, problems)),
+        stages: root.entry("stages").map_or_else(Vec::new, |e| stages(e, problems)),
+    };
+    if value("stages").is_none() {
+        problems.push(Problem::at(root.span, "the pipeline has no `stages`").help(MINIMAL.to_owned()));
+    }
+    Some(document)
+}
+
+fn name(value: &Yaml, problems: &mut Problems) -> Option<String> {
+    let name = word(value, "name", problems)?;
+    if !is_name(name) {
+        let message = format!("`{name}` cannot be a name");
+        let help = format!("use letters, digits, `.`, `_` and `-`, with a letter or digit first, at most {LONGEST_NAME}");
+        problems.push(Problem::at(value.span, message).help(help));
+        return None;
+    }
+    Some(name.to_owned())
+}
+
+/// Whether a pipeline may have this name: it becomes a part of the names of folders.
+pub(super) fn is_name(name: &str) -> bool {
+    name.len() <= LONGEST_NAME
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+}
+
+fn params<'a>(entry: &'a Entry, problems: &mut Problems) -> &'a [Entry] {
+    let entries = mapping(&entry.value, "`params`", entry.key_span, problems).unwrap_or(&[]);
+    for entry in entries {
+        id(&entry.key, entry.key_span, "a parameter's name", problems);
+    }
+    entries
+}
+
+fn environment(entry: &Entry, problems: &mut Problems) -> Vec<Variable> {
+    let mut variables: Vec<Variable> = Vec::new();
+    match &entry.value.content {
+        Content::Sequence(items) => {
+            for item in items {
+                let Some(name) = word(item, "the name of an environment variable", problems) else { continue };
+                variable_name(name, item.span, problems);
+                variables.push(Variable { name: name.to_owned(), default: None, secret: false });
+            }
+        }
+        Content::Mapping(entries) => {
+            for entry in entries {
+                variable_name(&entry.key, entry.key_span, problems);
+                variables.push(variable(entry, problems));
+            }
+        }
+        Content::Scalar { .. } if entry.value.is_null() => {}
+        Content::Scalar { .. } => {
+            let message = format!("`env` must be a list or a mapping, not {}", entry.value.describe());
+            problems.push(
+                Problem::at(entry.value.span, message).help("write `env: [NAME]` or `env: { NAME: { default: … } }`".to_owned()),
+            );
+        }
+    }
+    variables
+}
+
+fn variable(entry: &Entry, problems: &mut Problems) -> Variable {
+    let mut variable = Variable { name: entry.key.clone(), default: None, secret: false };
+    let what = format!("the declaration of `{}`", entry.key);
+    let fields = mapping(&entry.value, &what, entry.key_span, problems).unwrap_or(&[]);
+    known_keys(fields, &["default", "secret"], "keys of an environment variable", problems);
+    for field in fields {
+        match (field.key.as_str(), &field.value.content) {
+            ("default", Content::Scalar { value, .. }) if !value.is_null() => variable.default = Some(value.clone()),
+            ("default", _) => {
+                let message = format!("a default must be a text, a number or a boolean, not {}", field.value.describe());
+                problems.push(Problem::at(field.key_span, message).help("leave `default` out if there is none".to_owned()));
+            }
+            ("secret", Content::Scalar { value: Value::Bool(secret), .. }) => variable.secret = *secret,
+            ("secret", _) => {
+                let message = format!("`secret` must be `true` or `false`, not {}", field.value.describe());
+                problems.push(Problem::at(field.value.span, message).help(None));
+            }
+            _ => {}
+        }
+    }
+    if let (true, Some(default)) = (variable.secret, entry.value.entry("default")) {
+        let message = "a secret has no default: it would be stored in this file";
+        problems.push(Problem::at(default.key_span, message).help("remove `default`".to_owned()));
+        variable.default = None;
+    }
+    variable
+}
+
+fn variable_name(name: &str, span: Span, problems: &mut Problems) {
+    let is_one = !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.len() <= LONGEST_NAME
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if !is_one {
+        let message = format!("`{name}` cannot be the name of an environment variable");
+        problems.push(Problem::at(span, message).help("use letters, digits and `_`".to_owned()));
+    }
+}
+
+fn stages<'a>(entry: &'a Entry, problems: &mut Problems) -> Vec<Stage<'a>> {
+    let entries = match mapping(&entry.value, "`stages`", entry.key_span, problems) {
+        Some([]) => {
+            problems.push(Problem::at(entry.key_span, "there are no stages").help(MINIMAL.to_owned()));
+            return Vec::new();
+        }
+        Some(entries) => entries,
+        None => return Vec::new(),
+    };
+    if let Some(first) = entries.get(MOST_STAGES) {
+        let message = format!("a pipeline may have at most {MOST_STAGES} stages");
+        problems.push(Problem::at(first.key_span, message).help("split it into several pipelines".to_owned()));
+        return Vec::new();
+    }
+    entries.iter().map(|entry| stage(entry, problems)).collect()
+}
+
+fn stage<'a>(entry: &'a Entry, problems: &mut Problems) -> Stage<'a> {
+    id(&entry.key, entry.key_span, "a stage's name", problems);
+    let body = &entry.value;
+    let fields = mapping(body, &format!("stage `{}`", entry.key), entry.key_span, problems).unwrap_or(&[]);
+    known_keys(fields, STAGE_KEYS, "keys of a stage", problems);
+    let value = |key: &str| body.entry(key).map(|e| &e.value);
+    if (matches!(body.content, Content::Mapping(_)) || body.is_null()) && value("uses").is_none() {
+        let message = format!("stage `{}` does not say which kind of stage it is", entry.key);
+        problems.push(Problem::at(entry.key_span, message).help("add `uses: KIND`".to_owned()));
+    }
+    Stage {
+        id: &entry.key,
+        id_span: entry.key_span,
+        description: value("description").and_then(|v| text(v, "description", problems)).map(str::to_owned),
+        uses: value("uses").and_then(|v| Some((word(v, "uses", problems)?, v.span))),
+        inputs: body.entry("inputs").map_or_else(Vec::new, |e| inputs(e, problems)),
+        with: body.entry("with").map(|e| {
+            mapping(&e.value, "`with`", e.key_span, problems);
+            (e.key_span, &e.value)
+        }),
+    }
+}
+
+fn inputs<'a>(entry: &'a Entry, problems: &mut Problems) -> Vec<Input<'a>> {
+    let mut inputs = Vec::new();
+    for Entry { key, key_span, value } in mapping(&entry.value, "`inputs`", entry.key_span, problems).unwrap_or(&[]) {
+        let source = match &value.content {
+            Content::Scalar { text, .. } if !text.is_empty() => Some((text.as_str(), value.span)),
+            _ => {
+                let message = format!("input `{key}` must name a stage, not {}", value.describe());
+                problems.push(Problem::at(*key_span, message).help(format!("write `{key}: STAGE` or `{key}: STAGE.OUTPUT`")));
+                None
+            }
+        };
+        inputs.push(Input { port: key, port_span: *key_span, source });
+    }
+    inputs
+}
+
+/// The entries of a mapping; null is an empty one. What else it is goes to the problems, at `place` if it takes many lines.
+fn mapping<'a>(value: &'a Yaml, what: &str, place: Span, problems: &mut Problems) -> Option<&'a [Entry]> {
+    match &value.content {
+        Content::Mapping(entries) => Some(entries),
+        Content::Scalar { value: Value::Null, .. } => Some(&[]),
+        content => {
+            let place = if matches!(content, Content::Scalar { .. }) { value.span } else { place };
+            let message = format!("{what} must be a mapping, not {}", value.describe());
+            problems.push(Problem::at(place, message).help("write `key: value` pairs, indented or in `{ … }`".to_owned()));
+            None
+        }
+    }
+}
+
+fn known_keys(entries: &[Entry], known: &[&str], what: &str, problems: &mut Problems) {
+    for entry in entries.iter().filter(|e| !known.contains(&e.key.as_str())) {
+        let help = did_you_mean(&entry.key, what, known);
+        problems.push(Problem::at(entry.key_span, format!("unknown key `{}`", entry.key)).help(help));
+    }
+}
+
+/// A scalar by how it is written, so that an id may look like a number.
+fn word<'a>(value: &'a Yaml, what: &str, problems: &mut Problems) -> Option<&'a str> {
+    match &value.content {
+        Content::Scalar { text, .. } if !text.is_empty() => Some(text),
+        _ => {
+            problems.push(Problem::at(value.span, format!("`{what}` must be a word, not {}", value.describe())).help(None));
+            None
+        }
+    }
+}
+
+fn text<'a>(value: &'a Yaml, what: &str, problems: &mut Problems) -> Option<&'a str> {
+    match &value.content {
+        Content::Scalar { value: Value::String(text), .. } => Some(text),
+        Content::Scalar { value: Value::Null, .. } => None,
+        _ => {
+            let message = format!("`{what}` must be a text, not {}", value.describe());
+            problems.push(Problem::at(value.span, message).help("quote it".to_owned()));
+            None
+        }
+    }
+}
+
+fn id(id: &str, span: Span, what: &str, problems: &mut Problems) {
+    if id.len() > LONGEST_NAME || !id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')) {
+        let message = format!("`{id}` cannot be {what}");
+        problems.push(Problem::at(span, message).help(format!("use letters, digits, `_` and `-`, at most {LONGEST_NAME}")));
+    }
+}

@@ -1,0 +1,361 @@
+//! `${params.x}` and `${env.X}` in texts, `$${` for a `${` that is meant as it stands.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ffi::OsString;
+
+use serde_json::{Map, Value};
+
+use super::document::Variable;
+use super::path::{self, Step};
+use super::problem::{Problem, Problems, Span};
+use super::scalar;
+use super::words::{did_you_mean, nearest};
+use super::yaml::{Content, DEEPEST, Entry, MOST_VALUES, Yaml};
+
+/// Bytes of text that interpolation may make.
+const MOST_TEXT: usize = 8 << 20;
+
+/// How the process sees an environment variable.
+pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// Resolves values: what `params` and `env` declare, and how much may still be made.
+pub(super) struct Interpolator<'a> {
+    params: &'a [Entry],
+    variables: &'a [Variable],
+    environment: Environment<'a>,
+    values_left: usize,
+    text_left: usize,
+    /// The references that are being followed.
+    following: Vec<String>,
+    /// Circles that were found already.
+    circles: HashSet<BTreeSet<String>>,
+    depth: usize,
+}
+
+impl<'a> Interpolator<'a> {
+    pub fn new(params: &'a [Entry], variables: &'a [Variable], environment: Environment<'a>) -> Self {
+        let (values_left, text_left) = (MOST_VALUES, MOST_TEXT);
+        let (following, circles) = (Vec::new(), HashSet::new());
+        Interpolator { params, variables, environment, values_left, text_left, following, circles, depth: 0 }
+    }
+
+    /// Every parameter, as far as it has no problem.
+    pub fn parameters(&mut self, problems: &mut Problems) -> BTreeMap<String, Value> {
+        let params = self.params;
+        let resolved = params.iter().filter_map(|entry| {
+            let path = vec![Step::Key(entry.key.clone())];
+            Some((entry.key.clone(), self.follow(&path, entry.value.span, problems)?))
+        });
+        resolved.collect()
+    }
+
+    /// The value with every reference replaced; nothing when there was a problem.
+    pub fn resolve(&mut self, yaml: &Yaml, problems: &mut Problems) -> Option<Value> {
+        if !self.spend(1, 0, yaml.span, problems) {
+            return None;
+        }
+        self.depth += 1;
+        let value = match &yaml.content {
+            Content::Scalar { value: Value::String(text), .. } => self.text(text, yaml.span, problems),
+            Content::Scalar { value, .. } => Some(value.clone()),
+            Content::Sequence(items) => {
+                // Every item is looked at, so that all problems are found.
+                let items: Vec<Option<Value>> = items.iter().map(|item| self.resolve(item, problems)).collect();
+                items.into_iter().collect::<Option<Vec<Value>>>().map(Value::Array)
+            }
+            Content::Mapping(entries) => {
+                let entries: Vec<Option<(String, Value)>> =
+                    entries.iter().map(|e| Some((e.key.clone(), self.resolve(&e.value, problems)?))).collect();
+                entries.into_iter().collect::<Option<Map<String, Value>>>().map(Value::Object)
+            }
+        };
+        self.depth -= 1;
+        value
+    }
+
+    fn text(&mut self, text: &str, span: Span, problems: &mut Problems) -> Option<Value> {
+        if !text.contains("${") {
+            return self.spend(0, text.len(), span, problems).then(|| Value::String(text.to_owned()));
+        }
+        let pieces = match split(text) {
+            Ok(pieces) => pieces,
+            Err(rest) => {
+                let place = problems.narrow(span, rest);
+                let help = "close it with `}`; write `$${` for a `${` that is meant as it stands".to_owned();
+                problems.push(Problem::at(place, "this `${` is not closed").help(help));
+                return None;
+            }
+        };
+        if let [Piece::Reference(path)] = pieces.as_slice() {
+            return self.reference(path, span, problems);
+        }
+        let mut whole = Some(String::new());
+        for piece in pieces {
+            let part = match piece {
+                Piece::Text(part) => Some(part),
+                Piece::Reference(path) => {
+                    self.reference(path, span, problems).and_then(|value| as_text(&value, path, span, problems))
+                }
+            };
+            let len = part.as_ref().map_or(0, String::len);
+            whole = if self.spend(0, len, span, problems) { whole.zip(part).map(|(whole, part)| whole + &part) } else { None };
+        }
+        whole.map(Value::String)
+    }
+
+    fn reference(&mut self, reference: &str, span: Span, problems: &mut Problems) -> Option<Value> {
+        let place = problems.narrow(span, &format!("${{{reference}}}"));
+        let steps = match path::parse(reference.trim()) {
+            Ok(steps) => steps,
+            Err(message) => {
+                problems.push(Problem::at(place, message).help("write it as `${params.NAME}` or `${env.NAME}`".to_owned()));
+                return None;
+            }
+        };
+        match steps.as_slice() {
+            [Step::Key(root), path @ ..] if root == "params" && !path.is_empty() => self.follow(path, place, problems),
+            [Step::Key(root), Step::Key(name)] if root == "env" => self.variable(name, place, problems),
+            [Step::Key(root), ..] => {
+                problems.push(self.unknown_root(root, reference.trim(), place));
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn unknown_root(&self, root: &str, reference: &str, place: Span) -> Problem {
+        let help = if self.params.iter().any(|e| e.key == root) {
+            format!("did you mean `${{params.{reference}}}`?")
+        } else if self.variables.iter().any(|v| v.name == root) {
+            format!("did you mean `${{env.{reference}}}`?")
+        } else if let Some(near) = nearest(root, &["params", "env"]).filter(|near| *near != root) {
+            format!("did you mean `{near}`?")
+        } else {
+            "write `${params.NAME}` or `${env.NAME}`".to_owned()
+        };
+        Problem::at(place, format!("`{reference}` names nothing")).help(help)
+    }
+
+    /// The value at a path under `params`.
+    fn follow(&mut self, path: &[Step], place: Span, problems: &mut Problems) -> Option<Value> {
+        let name = path::join(path);
+        if let Some(first) = self.following.iter().position(|n| *n == name) {
+            let circle = self.following.get(first..).unwrap_or_default();
+            if self.circles.insert(circle.iter().cloned().collect()) {
+                let names: Vec<String> = circle.iter().chain([&name]).map(|n| format!("`{n}`")).collect();
+                let message = format!("parameters refer to each other in a circle: {}", names.join(" → "));
+                problems.push(Problem::at(place, message).help("give one of them a value of its own".to_owned()));
+            }
+            return None;
+        }
+        self.following.push(name);
+        self.depth += 1;
+        let value = self.descend(path, place, problems);
+        self.depth -= 1;
+        self.following.pop();
+        value
+    }
+
+    fn descend(&mut self, path: &[Step], place: Span, problems: &mut Problems) -> Option<Value> {
+        let (first, rest) = path.split_first()?;
+        let Some(mut node) = self.params.iter().find(|e| matches!(first, Step::Key(key) if e.key == *key)).map(|e| &e.value)
+        else {
+            let names: Vec<&str> = self.params.iter().map(|e| e.key.as_str()).collect();
+            let first = first.to_string();
+            let help = did_you_mean(&first, "parameters", &names);
+            problems.push(Problem::at(place, format!("there is no parameter `{first}`")).help(help));
+            return None;
+        };
+        for (i, step) in rest.iter().enumerate() {
+            let left = rest.get(i..).unwrap_or_default();
+            match path::child(node, step) {
+                Some(child) => node = child,
+                // What stands here may be a reference to something that has the rest.
+                None if matches!(&node.content, Content::Scalar { value: Value::String(text), .. } if text.contains("${")) => {
+                    let value = self.resolve(node, problems)?;
+                    return inside(value, left).or_else(|| self.missing(path, left, &[], place, problems));
+                }
+                None => {
+                    let names: Vec<&str> = match &node.content {
+                        Content::Mapping(entries) => entries.iter().map(|e| e.key.as_str()).collect(),
+                        _ => Vec::new(),
+                    };
+                    return self.missing(path, left, &names, place, problems);
+                }
+            }
+        }
+        self.resolve(node, problems)
+    }
+
+    fn missing(&self, path: &[Step], left: &[Step], names: &[&str], place: Span, problems: &mut Problems) -> Option<Value> {
+        let parent = path::join(path.get(..path.len() - left.len()).unwrap_or_default());
+        let step = left.first().map(Step::to_string).unwrap_or_default();
+        let help = (!names.is_empty()).then(|| did_you_mean(&step, &format!("keys of `{parent}`"), names));
+        problems.push(Problem::at(place, format!("the parameter `{parent}` has no `{step}`")).help(help));
+        None
+    }
+
+    fn variable(&self, name: &str, place: Span, problems: &mut Problems) -> Option<Value> {
+        let problem = |message: String, help: String| Problem::at(place, message).help(help);
+        let Some(variable) = self.variables.iter().find(|v| v.name == name) else {
+            let names: Vec<&str> = self.variables.iter().map(|v| v.name.as_str()).collect();
+            let help = match nearest(name, &names) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("declare it: `env: [{name}]`"),
+            };
+            problems.push(problem(format!("the environment variable `{name}` is not declared under `env`"), help));
+            return None;
+        };
+        if variable.secret {
+            let help = "secrets are never stored: give the stage the variable's name, and it reads the value when it runs";
+            problems.push(problem(format!("the secret `{name}` cannot be put into a value"), help.into()));
+            return None;
+        }
+        let text = match (self.environment)(name).map(OsString::into_string) {
+            Some(Ok(text)) => text,
+            Some(Err(_)) => {
+                problems
+                    .push(problem(format!("the environment variable `{name}` is not UTF-8"), "set it to a readable text".into()));
+                return None;
+            }
+            None if variable.default.is_some() => return variable.default.clone(),
+            None => {
+                let help = format!("set it, or give it a default: `env: {{ {name}: {{ default: … }} }}`");
+                problems.push(problem(format!("the environment variable `{name}` is not set"), help));
+                return None;
+            }
+        };
+        let value = typed(&text, variable.default.as_ref());
+        if value.is_none() {
+            let help = "it must be of the same type as its default under `env`".into();
+            problems.push(problem(format!("the environment variable `{name}` has the value `{text}`"), help));
+        }
+        value
+    }
+
+    /// Whether so much more may be made.
+    fn spend(&mut self, values: usize, text: usize, span: Span, problems: &mut Problems) -> bool {
+        let message = if problems.is_full() {
+            return false;
+        } else if self.depth > DEEPEST {
+            format!("parameters refer to each other, or nest, more than {DEEPEST} deep")
+        } else {
+            match (self.values_left.checked_sub(values), self.text_left.checked_sub(text)) {
+                (Some(values_left), Some(text_left)) => {
+                    (self.values_left, self.text_left) = (values_left, text_left);
+                    return true;
+                }
+                _ => format!("references make more than {MOST_VALUES} values or {} MiB of text", MOST_TEXT >> 20),
+            }
+        };
+        problems.push(Problem::at(span, message).help("refer to less".to_owned()));
+        false
+    }
+}
+
+/// A variable's text as a value of the type of its default; a text without one.
+fn typed(text: &str, default: Option<&Value>) -> Option<Value> {
+    match default {
+        Some(Value::Number(_)) => scalar::resolve(text).ok().filter(Value::is_number),
+        Some(Value::Bool(_)) => scalar::resolve(text).ok().filter(Value::is_boolean),
+        _ => Some(Value::String(text.to_owned())),
+    }
+}
+
+/// A value as a part of a text.
+fn as_text(value: &Value, path: &str, span: Span, problems: &mut Problems) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => {
+            let what = if value.is_array() {
+                "a list"
+            } else if value.is_object() {
+                "a mapping"
+            } else {
+                "nothing"
+            };
+            let place = problems.narrow(span, &format!("${{{path}}}"));
+            let message = format!("`{}` is {what} and cannot be a part of a text", path.trim());
+            problems.push(Problem::at(place, message).help("let the reference be the whole value".to_owned()));
+            None
+        }
+    }
+}
+
+fn inside(value: Value, steps: &[Step]) -> Option<Value> {
+    steps.iter().try_fold(value, |value, step| match (value, step) {
+        (Value::Object(mut map), Step::Key(key)) => map.remove(key),
+        (Value::Array(items), Step::Index(index)) => items.into_iter().nth(*index),
+        _ => None,
+    })
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Piece<'a> {
+    Text(String),
+    Reference(&'a str),
+}
+
+/// Texts and references in turn; the rest from an unclosed `${` on as the error.
+fn split(text: &str) -> Result<Vec<Piece<'_>>, &str> {
+    let (mut pieces, mut literal, mut rest) = (Vec::new(), String::new(), text);
+    while let Some(at) = rest.find("${") {
+        let (before, reference) = rest.split_at(at);
+        if let Some(before) = before.strip_suffix('$') {
+            literal += before;
+            literal += "${";
+            rest = reference.get(2..).unwrap_or_default();
+            continue;
+        }
+        literal += before;
+        let (path, after) = reference.strip_prefix("${").and_then(|r| r.split_once('}')).ok_or(reference)?;
+        if !literal.is_empty() {
+            pieces.push(Piece::Text(std::mem::take(&mut literal)));
+        }
+        pieces.push(Piece::Reference(path));
+        rest = after;
+    }
+    literal += rest;
+    if !literal.is_empty() {
+        pieces.push(Piece::Text(literal));
+    }
+    Ok(pieces)
+}
+
+/// The text that is read as `text`.
+pub(super) fn escape(text: &str) -> String {
+    text.replace("${", "$${")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn references_are_told_from_text() {
+        let text = |t: &str| Piece::Text(t.into());
+        for (written, pieces) in [
+            ("", vec![]),
+            ("a", vec![text("a")]),
+            ("${a}", vec![Piece::Reference("a")]),
+            ("x${a}${b}y", vec![text("x"), Piece::Reference("a"), Piece::Reference("b"), text("y")]),
+            ("$${a}", vec![text("${a}")]),
+            ("$$${a}", vec![text("$${a}")]),
+            ("$ {a} $a", vec![text("$ {a} $a")]),
+        ] {
+            assert_eq!(split(written).unwrap(), pieces, "{written}");
+        }
+        assert_eq!(split("a ${b"), Err("${b"));
+    }
+
+    proptest! {
+        #[test]
+        fn an_escaped_text_is_read_as_the_text(text in "[$a{}é]{0,12}") {
+            let escaped = escape(&text);
+            let pieces = split(&escaped).unwrap();
+            prop_assert_eq!(pieces, if text.is_empty() { vec![] } else { vec![Piece::Text(text)] });
+        }
+    }
+}

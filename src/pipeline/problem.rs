@@ -1,0 +1,356 @@
+//! What is wrong with a pipeline: messages with the place they point at, drawn for people and as data for programs.
+
+use std::collections::HashSet;
+use std::fmt::{self, Display, Write as _};
+use std::sync::Arc;
+
+use miette::{
+    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode, ThemeCharacters, ThemeStyles,
+};
+use serde::Serialize;
+use serde_json::Value;
+
+/// More problems than anybody mends at once are counted, not kept.
+const MOST_PROBLEMS: usize = 100;
+/// A line that is longer (in bytes) is not drawn.
+const LONGEST_DRAWN_LINE: usize = 1000;
+/// Columns of what is drawn.
+const WIDTH: usize = 100;
+
+/// A stretch of one of the texts that a pipeline is read from: the file, or a `--set` argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Span {
+    /// 0 is the file, `n + 1` the n-th override.
+    pub source: usize,
+    /// In bytes.
+    pub start: usize,
+    /// In bytes; not before `start`.
+    pub end: usize,
+}
+
+/// A text and its name, without characters that steer a terminal.
+#[derive(Debug)]
+pub(super) struct Source {
+    name: String,
+    drawn: NamedSource<String>,
+}
+
+impl Source {
+    pub fn new(name: &str, text: &str) -> Self {
+        let name: String = name.chars().map(harmless).collect();
+        let text = text.chars().map(|c| if matches!(c, '\n' | '\r' | '\t') { c } else { harmless(c) }).collect();
+        Source { drawn: NamedSource::new(&name, text), name }
+    }
+
+    /// The text; as long as the original, and different from it only where that has control characters.
+    pub fn text(&self) -> &str {
+        self.drawn.inner()
+    }
+
+    /// Line and column (in characters) of a byte, both from 1.
+    fn position(&self, byte: usize) -> (usize, usize) {
+        let before = self.text().get(..byte).unwrap_or_default();
+        let line_start = before.rfind('\n').map_or(0, |i| i + 1);
+        let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;
+        (before.matches('\n').count() + 1, column)
+    }
+
+    /// Whether the line of a byte and those around it are short enough to draw.
+    fn can_draw(&self, byte: usize) -> bool {
+        let (before, after) = self.text().split_at_checked(byte).unwrap_or_default();
+        let (mut before, mut after) = (before.rsplit('\n'), after.split('\n'));
+        let mut length = || before.next().map_or(0, str::len).max(after.next().map_or(0, str::len));
+        length() <= LONGEST_DRAWN_LINE && length() <= LONGEST_DRAWN_LINE
+    }
+}
+
+/// The character, or one of the same length in UTF-8 that does not control how what follows is drawn.
+fn harmless(c: char) -> char {
+    let reorders = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    match (c.is_control() || reorders, c.len_utf8()) {
+        (false, _) => c,
+        (true, 1) => '?',
+        (true, 2) => '¿',
+        (true, _) => '\u{fffd}',
+    }
+}
+
+/// The same for messages, where length does not matter and the character should be named.
+fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if harmless(c) == c || c == '\n' { out.push(c) } else { out.extend(c.escape_default()) }
+    }
+    out
+}
+
+/// One thing that is wrong with a pipeline, where, and how to mend it.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    message: String,
+    help: Option<String>,
+    /// The first one is the place; more are drawn beside it.
+    labels: Vec<(Span, String)>,
+    source: Option<Arc<Source>>,
+    /// The name of the file when no text can be shown.
+    file: String,
+}
+
+impl Problem {
+    /// A problem with a file as a whole; the message names it.
+    pub(super) fn with_file(file: &str, message: impl AsRef<str>) -> Self {
+        Problem { message: printable(message.as_ref()), help: None, labels: Vec::new(), source: None, file: printable(file) }
+    }
+
+    /// A problem at a place; goes to [`Problems::push`].
+    pub(super) fn at(span: Span, message: impl AsRef<str>) -> Self {
+        let labels = vec![(span, String::new())];
+        Problem { message: printable(message.as_ref()), help: None, labels, source: None, file: String::new() }
+    }
+
+    /// Adds how to mend it; nothing when there is nothing to say.
+    pub(super) fn help(mut self, help: impl Into<Option<String>>) -> Self {
+        self.help = help.into().map(|h| printable(&h));
+        self
+    }
+
+    /// Words at the place itself.
+    pub(super) fn here(mut self, words: &str) -> Self {
+        if let Some((_, label)) = self.labels.first_mut() {
+            *label = printable(words);
+        }
+        self
+    }
+
+    /// Another place that belongs to the problem.
+    pub(super) fn also(mut self, span: Span, words: &str) -> Self {
+        self.labels.push((span, printable(words)));
+        self
+    }
+
+    /// What is wrong.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The place and the words as data.
+    pub fn report(&self) -> Report {
+        let place = self.source.as_ref().zip(self.labels.first()).map(|(source, (span, _))| source.position(span.start));
+        Report {
+            file: self.source.as_ref().map_or(&self.file, |s| &s.name).clone(),
+            line: place.map(|(line, _)| line),
+            column: place.map(|(_, column)| column),
+            message: self.message.clone(),
+            help: self.help.clone(),
+        }
+    }
+}
+
+impl Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl Diagnostic for Problem {
+    fn help<'a>(&'a self) -> Option<Box<dyn Display + 'a>> {
+        self.help.as_ref().map(|h| Box::new(h) as Box<dyn Display>)
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        self.source.as_ref().map(|s| &s.drawn as &dyn SourceCode)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        let source = self.source.as_ref()?;
+        let place = self.labels.first()?.0;
+        let drawn = self.labels.iter().filter(|(span, _)| span.source == place.source && source.can_draw(span.start));
+        let labels: Vec<LabeledSpan> = drawn
+            .map(|(span, words)| {
+                let words = Some(words.clone()).filter(|w| !w.is_empty());
+                LabeledSpan::new(words, span.start, span.end - span.start)
+            })
+            .collect();
+        (!labels.is_empty()).then(|| Box::new(labels.into_iter()) as Box<dyn Iterator<Item = LabeledSpan>>)
+    }
+}
+
+/// A [`Problem`] for programs (`--json`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// The pipeline file, or `--set`.
+    pub file: String,
+    /// From 1; absent when the file as a whole is meant.
+    pub line: Option<usize>,
+    /// In characters, from 1.
+    pub column: Option<usize>,
+    pub message: String,
+    pub help: Option<String>,
+}
+
+/// Collects problems while a pipeline is read.
+pub(super) struct Problems {
+    sources: Vec<Arc<Source>>,
+    found: Vec<Problem>,
+    seen: HashSet<(Span, String)>,
+    /// How many were not kept.
+    dropped: usize,
+}
+
+impl Problems {
+    pub fn new(sources: Vec<Source>) -> Self {
+        let sources = sources.into_iter().map(Arc::new).collect();
+        Problems { sources, found: Vec::new(), seen: HashSet::new(), dropped: 0 }
+    }
+
+    /// Keeps a problem, once.
+    pub fn push(&mut self, mut problem: Problem) {
+        let Some((span, _)) = problem.labels.first() else { return self.found.push(problem) };
+        if self.is_full() {
+            self.dropped += 1;
+        } else if self.seen.insert((*span, problem.message.clone())) {
+            problem.source = self.sources.get(span.source).cloned();
+            self.found.push(problem);
+        }
+    }
+
+    /// More problems would not be kept.
+    pub fn is_full(&self) -> bool {
+        self.found.len() >= MOST_PROBLEMS
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// The text of a span.
+    pub fn text(&self, span: Span) -> &str {
+        self.sources.get(span.source).and_then(|s| s.text().get(span.start..span.end)).unwrap_or_default()
+    }
+
+    /// The part of `span` where `words` stand as they are, or else all of it.
+    pub fn narrow(&self, span: Span, words: &str) -> Span {
+        match self.text(span).find(words) {
+            Some(at) => Span { start: span.start + at, end: span.start + at + words.len(), ..span },
+            None => span,
+        }
+    }
+
+    /// All of them, in the order of the texts.
+    pub fn into_error(mut self) -> PipelineError {
+        self.found.sort_by_key(|p| p.labels.first().map(|(span, _)| *span));
+        PipelineError { problems: self.found, dropped: self.dropped }
+    }
+}
+
+/// Why a pipeline cannot be used: every problem that was found, in the order of the file.
+#[derive(Debug, Clone)]
+pub struct PipelineError {
+    pub(super) problems: Vec<Problem>,
+    dropped: usize,
+}
+
+impl PipelineError {
+    pub(super) fn one(problem: Problem) -> Self {
+        PipelineError { problems: vec![problem], dropped: 0 }
+    }
+
+    /// At least one.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// The place and the words of each problem.
+    pub fn reports(&self) -> Vec<Report> {
+        self.problems.iter().map(Problem::report).collect()
+    }
+
+    /// For `--json`: the [`Report`] of each problem.
+    pub fn to_json(&self) -> Value {
+        serde_json::to_value(self.reports()).unwrap_or_default()
+    }
+
+    /// For the terminal: each problem with the line it points at and the mend, with ANSI colours if wanted.
+    pub fn render(&self, colour: bool) -> String {
+        let styles = if colour { ThemeStyles::ansi() } else { ThemeStyles::none() };
+        let theme = GraphicalTheme { characters: ThemeCharacters::unicode(), styles };
+        let handler = GraphicalReportHandler::new_themed(theme)
+            .with_width(WIDTH)
+            .with_links(false)
+            .with_context_lines(1)
+            .with_primary_span_start()
+            .without_syntax_highlighting();
+        let mut drawn: Vec<String> = self.problems.iter().map(|problem| draw(&handler, problem)).collect();
+        if self.dropped > 0 {
+            drawn.push(format!("  … and {} more problems\n", self.dropped));
+        }
+        drawn.join("\n")
+    }
+}
+
+fn draw(handler: &GraphicalReportHandler, problem: &Problem) -> String {
+    let mut drawn = String::new();
+    if handler.render_report(&mut drawn, problem).is_err() {
+        drawn = format!("{problem}\n");
+    }
+    let report = problem.report();
+    if let (None, Some(line), Some(column)) = (problem.labels(), report.line, report.column) {
+        // The line is too long to be shown, so the place is said.
+        let _ = writeln!(drawn, "  at {}:{line}:{column}", report.file);
+    }
+    drawn.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+impl Display for PipelineError {
+    /// One line a problem: `file:line:column: message`, or the message alone when it is about the file as a whole.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, report) in self.reports().into_iter().enumerate() {
+            let newline = if i == 0 { "" } else { "\n" };
+            match (report.line, report.column) {
+                (Some(line), Some(column)) => write!(f, "{newline}{}:{line}:{column}: {}", report.file, report.message)?,
+                _ => write!(f, "{newline}{}", report.message)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for PipelineError {}
+
+impl Diagnostic for PipelineError {
+    fn related<'a>(&'a self) -> Option<Box<dyn Iterator<Item = &'a dyn Diagnostic> + 'a>> {
+        Some(Box::new(self.problems.iter().map(|p| p as &dyn Diagnostic)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_steers_a_terminal_is_not_drawn() {
+        let text = "a: \u{1b}[31m \u{9b}x \u{202e}y\n";
+        let source = Source::new("evil\u{7}.yaml", text);
+        assert_eq!((source.text().len(), source.name.as_str()), (text.len(), "evil?.yaml"));
+        let mut problems = Problems::new(vec![source]);
+        problems.push(Problem::at(Span { source: 0, start: 3, end: 4 }, "no `\u{1b}`").help("\u{202e}".to_owned()));
+        let error = problems.into_error();
+        let drawn = error.render(false);
+        assert!(drawn.chars().all(|c| c == '\n' || harmless(c) == c), "{drawn:?}");
+        assert_eq!(error.to_string(), r"evil?.yaml:1:4: no `\u{1b}`");
+    }
+
+    #[test]
+    fn columns_count_characters_and_long_lines_are_left_out() {
+        let text = format!("é: x\n\n{}", "y".repeat(5000));
+        let mut problems = Problems::new(vec![Source::new("a.yaml", &text)]);
+        problems.push(Problem::at(Span { source: 0, start: 4, end: 5 }, "first"));
+        problems.push(Problem::at(Span { source: 0, start: 101, end: 102 }, "second"));
+        let error = problems.into_error();
+        assert_eq!(error.to_string(), "a.yaml:1:4: first\na.yaml:3:95: second");
+        let drawn = error.render(false);
+        assert!(drawn.contains("1 │ é: x") && drawn.len() < 1000, "{drawn}");
+    }
+}

@@ -1,0 +1,261 @@
+//! The JSON Schema of pipelines, generated from the kinds of stage and their types. Editors complete and check pipelines with it (`# yaml-language-server: $schema=…` in a file's first line).
+
+use serde_json::{Map, Value, json};
+
+use crate::stage::{OutputPort, Port, StageKind, registry};
+
+const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
+/// Names of stages and parameters.
+const WORD: &str = "^[A-Za-z0-9_-]+$";
+/// The definition of a value that is a reference.
+const REFERENCE: &str = "#/$defs/reference";
+/// Formats that schemars writes and JSON Schema does not know.
+const RUST_FORMATS: &[&str] =
+    &["float", "double", "int", "int8", "int16", "int32", "int64", "uint", "uint8", "uint16", "uint32", "uint64"];
+
+/// File name and content of the schemas of what users write.
+pub fn schemas() -> Vec<(&'static str, Value)> {
+    vec![("pipeline.schema.json", pipeline())]
+}
+
+/// The schema of a pipeline: what a stage may have depends on the kind that `uses` names.
+fn pipeline() -> Value {
+    let mut definitions = Map::new();
+    definitions.insert("reference".into(), reference());
+    definitions.insert("stage".into(), stage());
+    for kind in registry::KINDS {
+        let with = with(kind, &mut definitions);
+        definitions.insert(format!("stage.{}", kind.name), stage_of(kind, &with));
+        definitions.insert(format!("with.{}", kind.name), with);
+    }
+    json!({
+        "$schema": DRAFT,
+        "title": "Pipeline",
+        "description": "A pipeline of retune: stages that feed each other.",
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["stages"],
+        "properties": {
+            "name": {
+                "description": "The name of the pipeline, a part of the names of its runs. Without it, the name of the file.",
+                "type": ["string", "number"],
+                "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$",
+                "maxLength": 100
+            },
+            "description": { "description": "What the pipeline is for.", "type": "string" },
+            "params": {
+                "description": "Values that `with` refers to as `${params.NAME}`, and that `--set params.NAME=VALUE` replaces.",
+                "type": ["object", "null"],
+                "propertyNames": { "pattern": WORD, "maxLength": 100 }
+            },
+            "env": environment(),
+            "stages": {
+                "description": "The stages by name. They run in the order that their inputs ask for.",
+                "type": "object",
+                "minProperties": 1,
+                "maxProperties": 1000,
+                "propertyNames": { "pattern": WORD, "maxLength": 100 },
+                "additionalProperties": { "$ref": "#/$defs/stage" }
+            }
+        },
+        "$defs": definitions
+    })
+}
+
+fn reference() -> Value {
+    json!({
+        "description": "A reference to a parameter or an environment variable: `${params.NAME}` or `${env.NAME}`.",
+        "type": "string",
+        "pattern": "^\\$\\{.+\\}$"
+    })
+}
+
+fn environment() -> Value {
+    let name = json!({ "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$", "maxLength": 100 });
+    json!({
+        "description": "The environment variables that `with` refers to as `${env.NAME}`.",
+        "anyOf": [
+            { "type": "array", "items": name },
+            {
+                "type": "object",
+                "propertyNames": name,
+                "additionalProperties": {
+                    "type": ["object", "null"],
+                    "additionalProperties": false,
+                    "properties": {
+                        "default": {
+                            "description": "The value when the variable is not set. The variable's value is read as the same type.",
+                            "type": ["string", "number", "boolean"]
+                        },
+                        "secret": {
+                            "description": "The value must not be stored: stages read it by the variable's name.",
+                            "type": "boolean",
+                            "default": false
+                        }
+                    }
+                }
+            },
+            { "type": "null" }
+        ]
+    })
+}
+
+/// What all stages have in common, and the choice by kind.
+fn stage() -> Value {
+    let uses: Vec<Value> =
+        registry::KINDS.iter().map(|kind| json!({ "const": kind.name, "description": kind.summary })).collect();
+    let choice = registry::KINDS.iter().map(|kind| {
+        json!({
+            "if": { "properties": { "uses": { "const": kind.name } }, "required": ["uses"] },
+            "then": { "$ref": format!("#/$defs/stage.{}", kind.name) }
+        })
+    });
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["uses"],
+        "properties": {
+            "uses": { "description": "The kind of the stage.", "oneOf": uses },
+            "inputs": { "description": "Where each input comes from: `STAGE` or `STAGE.OUTPUT`.", "type": "object" },
+            "with": { "description": "The parameters of the stage.", "type": "object" },
+            "description": { "description": "What the stage is for.", "type": "string" }
+        },
+        "allOf": choice.collect::<Vec<_>>()
+    })
+}
+
+/// What a stage of one kind has.
+fn stage_of(kind: &StageKind, with: &Value) -> Value {
+    let required: Vec<&str> = kind.inputs.iter().filter(|port| port.required).map(|port| port.name).collect();
+    let has_required = |schema: &Value| schema.get("required").and_then(Value::as_array).is_some_and(|r| !r.is_empty());
+    let ports: Map<String, Value> = kind.inputs.iter().map(|port| (port.name.to_owned(), input(port))).collect();
+    let outputs: Vec<String> = kind.outputs.iter().map(output).collect();
+    let mut keys = Vec::new();
+    if !required.is_empty() {
+        keys.push("inputs");
+    }
+    if has_required(with) {
+        keys.push("with");
+    }
+    json!({
+        "description": format!("{}\n\nOutputs:\n{}", kind.summary, outputs.join("\n")),
+        "required": keys,
+        "properties": {
+            "inputs": { "type": "object", "additionalProperties": false, "properties": ports, "required": required },
+            "with": { "$ref": format!("#/$defs/with.{}", kind.name) }
+        }
+    })
+}
+
+fn input(port: &Port) -> Value {
+    let optional = if port.required { "" } else { ", may be left out" };
+    json!({
+        "description": format!("{} ({}{optional})", port.doc, port.kind),
+        "type": ["string", "integer"],
+        "pattern": "^[A-Za-z0-9_-]+(\\.[A-Za-z0-9_-]+)?$"
+    })
+}
+
+fn output(port: &OutputPort) -> String {
+    format!("- `{}` ({}): {}", port.name, port.kind, port.doc)
+}
+
+/// The parameters of a kind. Their types' definitions join the others under names of their own.
+fn with(kind: &StageKind, definitions: &mut Map<String, Value>) -> Value {
+    let prefix = format!("with.{}.", kind.name);
+    let mut schema = (kind.schema)().to_value();
+    let own = schema.as_object_mut().and_then(|object| {
+        object.remove("$schema");
+        object.remove("title");
+        object.remove("$defs")
+    });
+    adapt(&mut schema, &prefix);
+    if let Some(Value::Object(own)) = own {
+        for (name, mut definition) in own {
+            adapt(&mut definition, &prefix);
+            definitions.insert(format!("{prefix}{name}"), definition);
+        }
+    }
+    schema
+}
+
+/// Points `$ref`s to the renamed definitions, and lets a reference stand for every value.
+fn adapt(schema: &mut Value, prefix: &str) {
+    let Value::Object(object) = schema else { return };
+    if let Some(Value::String(target)) = object.get_mut("$ref")
+        && let Some(name) = target.strip_prefix("#/$defs/")
+    {
+        *target = format!("#/$defs/{prefix}{name}");
+    }
+    if object.get("format").and_then(Value::as_str).is_some_and(|format| RUST_FORMATS.contains(&format)) {
+        object.remove("format");
+    }
+    for key in ["oneOf", "anyOf", "allOf"] {
+        object.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten().for_each(|branch| adapt(branch, prefix));
+    }
+    let mut values: Vec<&mut Value> = Vec::new();
+    for (key, value) in object.iter_mut() {
+        match (key.as_str(), value) {
+            ("properties", Value::Object(properties)) => values.extend(properties.values_mut()),
+            ("prefixItems", Value::Array(items)) => values.extend(items),
+            ("items" | "additionalProperties", value) => values.push(value),
+            _ => {}
+        }
+    }
+    for value in values {
+        adapt(value, prefix);
+        or_reference(value);
+    }
+}
+
+/// The schema, or a reference, unless every text fits anyway; constants stay, because they choose between variants.
+fn or_reference(schema: &mut Value) {
+    let Value::Object(object) = schema else { return };
+    let takes_text = match object.get("type") {
+        Some(Value::String(name)) => name == "string",
+        Some(Value::Array(names)) => names.iter().any(|name| name == "string"),
+        _ => false,
+    };
+    let limited = ["pattern", "enum", "format", "maxLength"].iter().any(|key| object.contains_key(*key));
+    if object.contains_key("const") || takes_text && !limited {
+        return;
+    }
+    let mut outer = Map::new();
+    for key in ["description", "default", "examples", "deprecated"] {
+        outer.extend(object.remove(key).map(|value| (key.to_owned(), value)));
+    }
+    let inner = Value::Object(std::mem::take(object));
+    outer.insert("anyOf".into(), json!([inner, { "$ref": REFERENCE }]));
+    *object = outer;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pointer_leads_somewhere() {
+        fn visit(schema: &Value, whole: &Value) {
+            if let Some(target) = schema.get("$ref").and_then(Value::as_str) {
+                assert!(whole.pointer(target.trim_start_matches('#')).is_some(), "{target}");
+            }
+            match schema {
+                Value::Object(object) => object.values().for_each(|value| visit(value, whole)),
+                Value::Array(items) => items.iter().for_each(|value| visit(value, whole)),
+                _ => {}
+            }
+        }
+        for (_, schema) in schemas() {
+            visit(&schema, &schema);
+        }
+    }
+
+    #[test]
+    fn a_reference_can_stand_for_every_value_but_the_one_that_chooses() {
+        let schema = pipeline();
+        let at = |pointer: &str| schema.pointer(pointer).unwrap().to_string();
+        insta::assert_snapshot!(at("/$defs/with.train/properties/lr"), @r##"{"anyOf":[{"type":"number"},{"$ref":"#/$defs/reference"}],"default":0.00002,"description":"Peak learning rate."}"##);
+        insta::assert_snapshot!(at("/$defs/with.train.Loss/oneOf/0/properties/name"), @r##"{"const":"triplet","type":"string"}"##);
+        insta::assert_snapshot!(at("/$defs/with.train/properties/base_model/type"), @r#"["string","null"]"#);
+    }
+}
