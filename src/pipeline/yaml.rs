@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::problem::{Problem, Problems, Span};
 use super::scalar;
 
-/// Values a document may have, aliases expanded.
+/// Keys and values that a document may have, aliases expanded.
 pub(super) const MOST_VALUES: usize = 100_000;
 /// How deep values may be nested, aliases expanded.
 pub(super) const DEEPEST: usize = 100;
@@ -254,7 +254,7 @@ impl<'a> Reader<'a, '_> {
             return Err(self.stop(span, &format!("values are nested more than {DEEPEST} deep"), "flatten them"));
         }
         if self.values > MOST_VALUES {
-            let message = format!("there are more than {MOST_VALUES} values, aliases expanded");
+            let message = format!("there are more than {MOST_VALUES} keys and values, aliases expanded");
             return Err(self.stop(span, &message, "keep data in files of its own, and name them in the pipeline"));
         }
         Ok(())
@@ -370,7 +370,7 @@ mod tests {
         a.yaml:1:1: merge keys (`<<`) are not part of YAML 1.2
         a.yaml:1:8: this alias stands inside of the value that it repeats
         a.yaml:1:4: this is not YAML: while parsing node, found unknown anchor
-        a.yaml:6:40: there are more than 100000 values, aliases expanded
+        a.yaml:6:40: there are more than 100000 keys and values, aliases expanded
         a.yaml:2:64: values are nested more than 100 deep
         a.yaml:1:101: values are nested more than 100 deep
         a.yaml:1:4: the tag `!!str` is not understood

@@ -66,7 +66,7 @@ pub struct StageKind {
     /// One line for listings.
     pub summary: &'static str,
     pub inputs: &'static [Port],
-    /// The first output is the one an edge means when it names only the stage and the kind does not decide.
+    /// An edge that names only the stage means the one output of the kind that the input wants.
     pub outputs: &'static [OutputPort],
     /// Parameters that do not change the result (threads, batch size of encoding) and so are not part of the key.
     pub unkeyed: &'static [&'static str],

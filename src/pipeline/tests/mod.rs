@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::*;
 
-/// Every kind in it has settled parameters, but `mine` and `judge`, whose `with` may be given in the tests that need it.
+/// References, overrides and awkward texts in the parameters of one kind of stage.
 const VALID: &str = "\
 description: two models
 params:
