@@ -1,0 +1,134 @@
+//! A whole experiment with a real model: trained, measured, compared, retrieved, answered, drawn; cached, changed, interrupted.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Ended, Project, files, reasons, statuses};
+use serde_json::Value;
+
+const EXPERIMENT: &str = r#"name: small
+params: { epochs: 1 }
+stages:
+  docs: { uses: load, with: { path: ../docs } }
+  chunks: { uses: chunk, inputs: { documents: docs }, with: { chunk_size: 24, chunk_overlap: 4 } }
+  judged: { uses: judge, inputs: { chunks: chunks }, with: { queries: ../queries.jsonl } }
+  triplets: { uses: mine, inputs: { judgements: judged }, with: { negatives: 2, seed: 7 } }
+  base: { uses: model, with: { source: all-MiniLM-L6-v2 } }
+  tuned:
+    uses: train
+    inputs: { model: base, triplets: triplets, eval: judged }
+    with: { epochs: "${params.epochs}", batch_size: 2, warmup_steps: 1, eval_steps: 2, loss: { name: triplet, margin: 0.5 } }
+  before: { uses: evaluate, inputs: { model: base, judgements: judged } }
+  after: { uses: evaluate, inputs: { model: tuned, judgements: judged } }
+  comparison: { uses: compare, inputs: { baseline: before, tuned: after } }
+  retrieved: { uses: retrieve, inputs: { baseline: base, tuned: tuned, judgements: judged } }
+  answers: { uses: generate, inputs: { retrieved: retrieved, baseline: base, tuned: tuned } }
+  picture: { uses: project, inputs: { baseline: base, tuned: tuned, judgements: judged } }
+"#;
+
+fn json_lines(path: &Path) -> Vec<Value> {
+    fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn an_experiment_from_documents_to_answers() {
+    let project = Project::new(EXPERIMENT);
+    let ended = project.retune(&["run", "pipelines/p.yaml"]).succeeded();
+    let printed = ended.stdout();
+    for word in ["recall@3", "ndcg@10", "baseline", "fine-tuned", "improvement", "runs/"] {
+        assert!(printed.contains(word), "{printed}");
+    }
+    let first = &project.runs()[0];
+    let artifacts = first.join("artifacts");
+    let model = files(&artifacts.join("tuned/model"));
+    for file in ["model.safetensors", "onnx/model.onnx", "README.md", "modules.json", "1_Pooling/config.json", "tokenizer.json"] {
+        assert!(model.contains(&file.to_owned()), "{model:?}");
+    }
+    assert_ne!(
+        fs::read(artifacts.join("tuned/model/model.safetensors")).unwrap(),
+        fs::read(artifacts.join("base/model/model.safetensors")).unwrap()
+    );
+    let ranking = fs::read_to_string(artifacts.join("after/ranking.trec")).unwrap();
+    assert!(ranking.lines().all(|line| line.split(' ').count() == 6), "{ranking}");
+    let retrieved = json_lines(&artifacts.join("retrieved/retrieved.jsonl"));
+    assert_eq!(retrieved.len(), 3 * 2, "three queries under two models");
+    let answers = json_lines(&artifacts.join("answers/answers.jsonl"));
+    assert_eq!(answers.len(), 3 * 2);
+    assert!(answers.iter().all(|a| !a["answer"].as_str().unwrap().is_empty()), "{answers:?}");
+    let png = fs::read(artifacts.join("picture/plots/projection.png")).unwrap();
+    assert!(png.starts_with(b"\x89PNG") && png.windows(4).any(|w| w == b"pHYs"));
+    let metrics: Value = serde_json::from_slice(&fs::read(first.join("metrics.json")).unwrap()).unwrap();
+    assert!(metrics["before.ndcg@10"].as_f64().unwrap() > 0.0, "{metrics}");
+    let steps = fs::read_to_string(first.join("events.jsonl")).unwrap().matches(r#""event":"step""#).count();
+    assert_eq!(steps, 3, "six triplets in batches of two");
+
+    let again = project.run(&[]);
+    assert!(again["stages"].as_object().unwrap().values().all(|s| s["status"] == "cached"), "{}", statuses(&again));
+
+    let changed = project.run(&["--set", "stages.tuned.with.lr=5e-5"]);
+    let ran: Vec<&String> =
+        changed["stages"].as_object().unwrap().iter().filter(|(_, s)| s["status"] == "done").map(|(id, _)| id).collect();
+    for id in &ran {
+        assert!(["tuned", "after", "comparison", "retrieved", "answers", "picture"].contains(&id.as_str()), "{id} ran");
+    }
+    assert_eq!(reasons(&changed, "tuned"), "parameter `lr` 0.00002 → 0.00005");
+    let ids = [&again, &changed].map(|r| r["id"].as_str().unwrap().to_owned());
+    let diff = project.retune(&["diff", &ids[0], &ids[1], "--all"]).succeeded().stdout();
+    assert!(diff.contains("parameter `lr` 0.00002 → 0.00005") && diff.contains("after.ndcg@10"), "{diff}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes() {
+    let text = EXPERIMENT.split("  before:").next().unwrap();
+    let project = Project::new(text);
+    let first = project.run(&[]);
+    let second = project.run(&["--force", "tuned"]);
+    assert_eq!(first["stages"]["tuned"]["outputs"], second["stages"]["tuned"]["outputs"]);
+    assert_eq!(second["stages"]["tuned"]["status"], "done");
+}
+
+/// Starts a training that does not end by itself, and waits for its first steps.
+fn endless(project: &Project) -> Child {
+    let mut command = project.command(&["run", "pipelines/p.yaml", "--json", "--set", "params.epochs=100000"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(300) {
+        let events = project.runs().first().map(|run| fs::read_to_string(run.join("events.jsonl")).unwrap_or_default());
+        if events.is_some_and(|e| e.contains(r#""event":"step""#)) {
+            return child;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("the training did not begin");
+}
+
+#[test]
+#[cfg(unix)]
+fn ctrl_c_ends_a_run_cleanly() {
+    let project = Project::new(EXPERIMENT);
+    let child = endless(&project);
+    assert!(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let ended = Ended(child.wait_with_output().unwrap());
+    assert_eq!(ended.status(), 130, "{}", ended.stdout());
+    let record = ended.json();
+    assert_eq!(record["status"], "interrupted");
+    assert_eq!(record["stages"]["tuned"]["status"], "interrupted");
+    let next = project.run(&["--only", "triplets"]);
+    assert_eq!(next["stages"]["triplets"]["status"], "cached");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_killed_run_is_known_as_interrupted() {
+    let project = Project::new(EXPERIMENT);
+    let mut child = endless(&project);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let list = project.retune(&["runs", "--json"]).succeeded().json();
+    assert_eq!(list[0]["status"], "interrupted");
+    assert_eq!(project.run(&["--only", "triplets"])["stages"]["triplets"]["status"], "cached");
+}
