@@ -101,7 +101,8 @@ fn corrupt_weights() {
 #[test]
 fn a_wrong_sha256() {
     let digest = "0".repeat(64);
-    let project = Project::new(&format!("stages:\n  base: {{ uses: model, with: {{ source: ../model, sha256: '{digest}' }} }}\n"));
+    let project =
+        Project::new(&format!("stages:\n  base: {{ uses: model, with: {{ source: ../model, sha256: '{digest}' }} }}\n"));
     model(&project, b"other weights");
     insta::assert_snapshot!(failed(&project, "base"), @"");
 }

@@ -91,28 +91,49 @@ fn the_same_seed_gives_the_same_bytes() {
     assert_eq!(second["stages"]["tuned"]["status"], "done");
 }
 
-/// Starts a training that does not end by itself, and waits for its first steps.
-fn endless(project: &Project) -> Child {
-    let mut command = project.command(&["run", "pipelines/p.yaml", "--json", "--set", "params.epochs=100000"]);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let started = Instant::now();
-    while started.elapsed() < Duration::from_secs(300) {
-        let events = project.runs().first().map(|run| fs::read_to_string(run.join("events.jsonl")).unwrap_or_default());
-        if events.is_some_and(|e| e.contains(r#""event":"step""#)) {
-            return child;
+/// A training that does not end by itself, killed when it is dropped.
+struct Endless(Option<Child>);
+
+impl Endless {
+    /// Starts it and waits for its first steps.
+    fn start(project: &Project) -> Self {
+        let mut command = project.command(&["run", "pipelines/p.yaml", "--json", "--set", "params.epochs=100000"]);
+        let endless = Endless(Some(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()));
+        let started = Instant::now();
+        let stepped = || {
+            let events = project.runs().first().map(|run| fs::read_to_string(run.join("events.jsonl")).unwrap_or_default());
+            events.is_some_and(|e| e.contains(r#""event":"step""#))
+        };
+        while !stepped() {
+            assert!(started.elapsed() < Duration::from_secs(300), "the training did not begin");
+            std::thread::sleep(Duration::from_millis(100));
         }
-        std::thread::sleep(Duration::from_millis(100));
+        endless
     }
-    panic!("the training did not begin");
+
+    /// Sends a signal and waits for the end.
+    fn end(mut self, signal: &str) -> Ended {
+        let child = self.0.take().unwrap();
+        let sent = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        Ended(child.wait_with_output().unwrap())
+    }
+}
+
+impl Drop for Endless {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
 }
 
 #[test]
 #[cfg(unix)]
 fn ctrl_c_ends_a_run_cleanly() {
     let project = Project::new(EXPERIMENT);
-    let child = endless(&project);
-    assert!(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    let ended = Ended(child.wait_with_output().unwrap());
+    let ended = Endless::start(&project).end("-INT");
     assert_eq!(ended.status(), 130, "{}", ended.stdout());
     let record = ended.json();
     assert_eq!(record["status"], "interrupted");
@@ -125,9 +146,7 @@ fn ctrl_c_ends_a_run_cleanly() {
 #[cfg(unix)]
 fn a_killed_run_is_known_as_interrupted() {
     let project = Project::new(EXPERIMENT);
-    let mut child = endless(&project);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    Endless::start(&project).end("-KILL");
     let list = project.retune(&["runs", "--json"]).succeeded().json();
     assert_eq!(list[0]["status"], "interrupted");
     assert_eq!(project.run(&["--only", "triplets"])["stages"]["triplets"]["status"], "cached");
