@@ -1,1 +1,3 @@
 //! Tables and plots.
+
+pub mod markdown;
