@@ -143,7 +143,15 @@ fn what_waiting_does_not_mend_is_not_tried_again() {
         messages += &(message(&server) + "\n");
         assert_eq!(server.requests().len(), 1);
     }
-    insta::assert_snapshot!(messages, @"");
+    insta::assert_snapshot!(messages, @r#"
+    `http://HOST/v1/chat/completions` answered with status 429: You exceeded your current quota; the account's quota is used up: add to it, or use another key
+    `http://HOST/v1/chat/completions` answered with status 404: Not Found; check `base_url` and `model`
+    `http://HOST/v1/chat/completions` answered with status 307; the address has moved: give the one it moved to
+    `http://HOST/v1/chat/completions` answered with what is no chat completion (EOF while parsing a string at line 1 column 43): `{"choices": [{"message": {"content": "cut o`; is this the address of a server that answers chat completions in OpenAI's form?
+    `http://HOST/v1/chat/completions` answered with an empty list of choices; is this the address of a server that answers chat completions in OpenAI's form?
+    `http://HOST/v1/chat/completions` answered with no text (finish reason `content_filter`)
+    `http://HOST/v1/chat/completions` used up `max_tokens` without an answer; raise it
+    "#);
 }
 
 #[test]

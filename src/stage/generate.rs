@@ -364,7 +364,16 @@ mod tests {
             refused(json!({ "timeout_seconds": 0.0 })),
             refused(json!({ "top_k": 0 })),
         ];
-        insta::assert_snapshot!(messages.join("\n"), @"");
+        insta::assert_snapshot!(messages.join("\n"), @r"
+        model: `provider: openai` needs a model; name one that the server offers, for example `gpt-4o-mini`
+        model: on Azure the deployment decides the model; set AZURE_OPENAI_DEPLOYMENT_NAME and take `model` out
+        base_url: the address holds a user name or a password, which would be recorded; give the key in an environment variable
+        api_key_env: this is the name of an environment variable, not the key: letters, digits and `_`
+        prompt: `{context}` is missing from it; the model would not see what that stands for
+        temperature: it must be from 0 to 2
+        timeout_seconds: it must be more than 0 and at most 86400
+        top_k: it must be at least 1
+        ");
         assert!(configure::<Generate>(json!({ "temperature": null })).is_ok());
     }
 
@@ -421,9 +430,23 @@ mod tests {
         let parameters = json!({ "sentences": 2, "top_k": 2 });
         let outcome = bench.run(&KIND, parameters.clone(), &inputs).unwrap();
         assert_eq!(outcome.summary, "1 answers, quoting the nearest sentences");
-        insta::assert_snapshot!(bench.read("answers.jsonl"), @"");
-        insta::assert_snapshot!(bench.read("answers.md"), @"");
+        insta::assert_snapshot!(bench.read("answers.jsonl"), @r#"{"query_id":"q","query":"How do I speed up a slow query?","model":"baseline","provider":"extractive","answer":"“An index makes a slow query fast.” [db.md:0]\n\n“Use EXPLAIN to see why a query is slow.” [db.md:1]","sources":["db.md:0","db.md:1"]}"#);
+        insta::assert_snapshot!(bench.read("answers.md"), @r"
+        # Answers
+
+        Answered by quoting the nearest sentences.
+
+        ## How do I speed up a slow query?
+
+        **baseline**
+
+        > “An index makes a slow query fast.” [db.md:0]
+        >
+        > “Use EXPLAIN to see why a query is slow.” [db.md:1]
+
+        Sources: db.md:0, db.md:1
+        ");
         let message = bench.run(&KIND, parameters, &inputs[..1]).unwrap_err().to_string();
-        insta::assert_snapshot!(message, @"");
+        insta::assert_snapshot!(message, @"the provider `extractive` chooses sentences with the model that retrieved them: connect the input `baseline` to the baseline model, or choose `provider: openai`");
     }
 }

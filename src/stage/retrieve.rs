@@ -185,7 +185,17 @@ mod tests {
         let inputs = [("baseline", minilm()), ("tuned", minilm()), ("judgements", folder)];
         let outcome = bench.run(&KIND, json!({ "characters": 20 }), &inputs).unwrap();
         assert_eq!(outcome.summary, "1 queries, top 3; 0 with a different first passage");
-        insta::assert_snapshot!(bench.read("retrieved.md"), @"");
+        insta::assert_snapshot!(bench.read("retrieved.md"), @r"
+        # Retrieved passages
+
+        ## 1. How do I speed up a query?
+
+        | rank | baseline | score | passage | fine-tuned | score | passage |
+        |--:|:--|--:|:--|:--|--:|:--|
+        | 1 | db.md:1 | 0.6037 | An index makes a que… | db.md:1 | 0.6037 | An index makes a que… |
+        | 2 | db.md:0 | 0.6037 | An index makes a que… | db.md:0 | 0.6037 | An index makes a que… |
+        | 3 | cats.md:0 | 0.0190 | A cat sleeps \| most… | cats.md:0 | 0.0190 | A cat sleeps \| most… |
+        ");
         let rows: Vec<Retrieved> = jsonl::read(&bench.folder.path().join("retrieved.jsonl")).unwrap();
         assert_eq!(rows.iter().map(|r| r.model).collect::<Vec<_>>(), Side::BOTH);
         // Of equal scores the greater id comes first, and the text is whole.
