@@ -12,7 +12,8 @@ use super::markdown::one_line;
 /// Pixels a side that become one, so that edges are smooth.
 const OVERSAMPLING: u32 = 3;
 
-const FAMILY: &str = "sans-serif";
+/// The built-in font, and for an SVG on a machine without it, others that are as wide.
+const FAMILY: &str = "Ubuntu, Helvetica, Arial, sans-serif";
 
 /// Where a text lies with respect to its position; vertically it is centred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

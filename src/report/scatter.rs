@@ -7,7 +7,8 @@ use plotters::backend::DrawingBackend;
 use plotters::style::{Color, RGBColor};
 
 use super::canvas::{Align, Canvas, pixels, svg, text_width};
-use super::placement::{Caption, GAPS, Rectangle, place};
+use super::markdown::shorten;
+use super::placement::{Caption, Place, Rectangle, place};
 use super::png;
 
 /// Of the finished picture, in pixels.
@@ -17,6 +18,9 @@ const FRAMES: [Rectangle; 2] = [
     Rectangle { left: 120.0, top: 118.0, right: 920.0, bottom: 732.0 },
     Rectangle { left: 970.0, top: 118.0, right: 1770.0, bottom: 732.0 },
 ];
+
+/// Characters of the title that there is room for.
+const TITLE: usize = 95;
 
 const INK: RGBColor = RGBColor(34, 34, 34);
 const MUTED: RGBColor = RGBColor(90, 90, 90);
@@ -81,13 +85,13 @@ struct Axis {
 }
 
 impl Axis {
-    /// An axis for `values`, with some room and about six ticks at round numbers.
+    /// An axis for `values`, with some room and five to ten ticks at round numbers.
     fn of(values: impl Iterator<Item = f64> + Clone) -> Self {
         let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)));
         let (low, high) = if low <= high { (low, high) } else { (0.0, 0.0) };
         let room = if high > low { (high - low) * 0.09 } else { 0.5 };
         let (low, high) = (low - room, high + room);
-        let rough = (high - low) / 6.0;
+        let rough = (high - low) / 8.0;
         let power = 10f64.powi(rough.log10().floor() as i32);
         let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|s| *s >= rough).unwrap_or(10.0 * power);
         let ticks = ((low / step).ceil() as i64..=(high / step).floor() as i64).map(|i| i as f64 * step).collect();
@@ -147,14 +151,15 @@ impl Scatter {
     }
 
     /// Captions of a panel: which item's, and where.
-    fn captions(&self, panel: usize, axes: &[Axis; 2], sizes: &Sizes) -> Result<Vec<(usize, Rectangle)>> {
+    fn captions(&self, panel: usize, axes: &[Axis; 2], sizes: &Sizes) -> Result<Vec<(&str, Place)>> {
         let points: Vec<(f64, f64)> = self.items.iter().map(|item| self.position(item, panel, axes)).collect();
-        let (mut of, mut wanted) = (Vec::new(), Vec::new());
-        for (i, item) in self.items.iter().enumerate().filter(|(_, item)| !item.caption.is_empty()) {
-            of.push(i);
-            wanted.push(Caption { point: points[i], size: (text_width(&item.caption, sizes.caption)? + 4.0, sizes.caption) });
+        let (mut texts, mut wanted) = (Vec::new(), Vec::new());
+        for (item, &point) in self.items.iter().zip(&points).filter(|(item, _)| !item.caption.is_empty()) {
+            texts.push(item.caption.as_str());
+            wanted.push(Caption { point, size: (text_width(&item.caption, sizes.caption)? + 4.0, sizes.caption) });
         }
-        Ok(of.into_iter().zip(place(&wanted, &points, sizes.radius, &FRAMES[panel])).collect())
+        let places = place(&wanted, &points, sizes.radius, &FRAMES[panel]);
+        Ok(texts.into_iter().zip(places).filter_map(|(text, place)| Some((text, place?))).collect())
     }
 
     fn draw<B: DrawingBackend>(
@@ -162,13 +167,18 @@ impl Scatter {
         canvas: &mut Canvas<B>,
         axes: &[Axis; 2],
         sizes: &Sizes,
-        captions: &[Vec<(usize, Rectangle)>; 2],
+        captions: &[Vec<(&str, Place)>; 2],
     ) -> Result<()> {
-        canvas.text(&self.title, (f64::from(SIZE.0) / 2.0, 40.0), 36.0, Align::Centre, INK)?;
+        canvas.text(&shorten(&self.title, TITLE), (f64::from(SIZE.0) / 2.0, 40.0), 36.0, Align::Centre, INK)?;
         for (panel, captions) in captions.iter().enumerate() {
             self.frame(canvas, panel, axes)?;
             self.points(canvas, panel, axes, sizes)?;
-            self.write_captions(canvas, panel, axes, sizes, captions)?;
+            for (_, place) in captions {
+                place.leader.map_or(Ok(()), |(from, to)| canvas.line(from, to, 1.0, GREY))?;
+            }
+            for (text, place) in captions {
+                canvas.text(text, place.at.centre(), sizes.caption, Align::Centre, INK)?;
+            }
         }
         canvas.text(&self.axes[1], (36.0, (FRAMES[0].top + FRAMES[0].bottom) / 2.0), 25.0, Align::Upwards, INK)?;
         self.legend(canvas)
@@ -216,47 +226,29 @@ impl Scatter {
         Ok(())
     }
 
-    /// Captions, those that had to go far with a line to their point.
-    fn write_captions<B: DrawingBackend>(
-        &self,
-        canvas: &mut Canvas<B>,
-        panel: usize,
-        axes: &[Axis; 2],
-        sizes: &Sizes,
-        captions: &[(usize, Rectangle)],
-    ) -> Result<()> {
-        for (i, place) in captions {
-            let (x, y) = self.position(&self.items[*i], panel, axes);
-            let near = (x.clamp(place.left, place.right), y.clamp(place.top, place.bottom));
-            let distance = (near.0 - x).hypot(near.1 - y);
-            if distance > sizes.radius + GAPS[1] {
-                let start = (sizes.radius + 2.0) / distance;
-                let from = (x + (near.0 - x) * start, y + (near.1 - y) * start);
-                canvas.line(from, near, 1.0, GREY)?;
-            }
-        }
-        for (i, place) in captions {
-            canvas.text(&self.items[*i].caption, place.centre(), sizes.caption, Align::Centre, INK)?;
-        }
-        Ok(())
-    }
-
-    /// What colours and markers mean, in the middle below both panels.
+    /// What colours and markers mean, in the middle below both panels, in as many lines as it takes.
     fn legend<B: DrawingBackend>(&self, canvas: &mut Canvas<B>) -> Result<()> {
         let groups = self.groups.iter().enumerate().map(|(i, name)| (Marker::Circle, self.color(i), name.as_str()));
         let markers = self.markers.iter().map(|(marker, name)| (*marker, MUTED, name.as_str()));
-        let entries: Vec<(Marker, RGBColor, &str)> = groups.chain(markers).collect();
-        let (size, pad, between) = (24.0, 18.0, 34.0);
-        let mut widths = Vec::new();
-        for (_, _, name) in &entries {
-            widths.push(pad + text_width(name, size)?);
+        let (size, pad, between, most) = (24.0, 18.0, 34.0, f64::from(SIZE.0) - 80.0);
+        let mut lines: Vec<(f64, Vec<_>)> = Vec::new();
+        for entry in groups.chain(markers) {
+            let width = pad + text_width(entry.2, size)? + between;
+            match lines.last_mut().filter(|(used, _)| used + width <= most) {
+                Some((used, entries)) => {
+                    entries.push((*used, entry));
+                    *used += width;
+                }
+                None => lines.push((width, vec![(0.0, entry)])),
+            }
         }
-        let total = widths.iter().sum::<f64>() + between * entries.len().saturating_sub(1) as f64;
-        let mut x = (f64::from(SIZE.0) - total) / 2.0;
-        for ((marker, color, name), width) in entries.into_iter().zip(widths) {
-            mark(canvas, marker, (x, 848.0), 8.0, color, 1.0)?;
-            canvas.text(name, (x + pad, 848.0), size, Align::Left, INK)?;
-            x += width + between;
+        let first = 850.0 - 15.0 * lines.len().saturating_sub(1) as f64;
+        for (i, (used, entries)) in lines.into_iter().enumerate() {
+            let (left, y) = ((f64::from(SIZE.0) - used + between) / 2.0, first + 32.0 * i as f64);
+            for (offset, (marker, color, name)) in entries {
+                mark(canvas, marker, (left + offset, y), 8.0, color, 1.0)?;
+                canvas.text(name, (left + offset + pad, y), size, Align::Left, INK)?;
+            }
         }
         Ok(())
     }

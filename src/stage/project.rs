@@ -46,6 +46,8 @@ pub const KIND: StageKind = StageKind {
 const CAPTIONED: usize = 40;
 /// Characters of a text in its caption.
 const CAPTION: usize = 32;
+/// Characters of a label in the legend.
+const GROUP: usize = 28;
 /// The legend's word for groups that have no colour of their own.
 const OTHER: &str = "other";
 
@@ -65,7 +67,7 @@ pub struct Project {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LabelledText {
-    /// What is embedded; its beginning is written beside its point when there are at most 40 texts.
+    /// What is embedded. With at most 40 texts, its beginning is written beside its point, where there is room for it.
     pub text: String,
     /// The group it belongs to: texts with the same label have the same colour, and the legend names it.
     #[serde(default)]
@@ -79,6 +81,7 @@ impl Default for Project {
 }
 
 /// Something to draw.
+#[derive(Clone)]
 struct Thing {
     text: String,
     label: String,
@@ -197,7 +200,7 @@ fn groups(things: &[Thing]) -> (Vec<String>, Vec<usize>) {
         names = names.into_iter().enumerate().filter(|(i, _)| kept.contains(i)).map(|(_, name)| name).collect();
     }
     let of = things.iter().map(|t| names.iter().position(|(name, _)| *name == t.label).unwrap_or(COLORS)).collect();
-    let shown = |name: &str| if name.is_empty() { "no label".to_owned() } else { shorten(name, CAPTION) };
+    let shown = |name: &str| if name.is_empty() { "no label".to_owned() } else { shorten(name, GROUP) };
     let mut legend: Vec<String> = names.iter().map(|(name, _)| shown(name)).collect();
     if all > COLORS {
         legend.push(format!("{OTHER} ({})", all - COLORS));
@@ -233,4 +236,100 @@ fn write_csv(path: &Path, things: &[Thing], projection: &Projection) -> Result<(
         writer.write_record([thing.text.as_str(), &thing.label, side.name(), &x, &y, thing.kind])?;
     }
     writer.flush().with_context(fail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::artifact::{Passage, Query};
+    use crate::model::testing::minilm;
+    use crate::stage::testing::Bench;
+    use serde_json::json;
+
+    fn thing(label: &str) -> Thing {
+        Thing { text: "t".into(), label: label.into(), kind: "text" }
+    }
+
+    #[test]
+    fn groups_beyond_the_colours_become_one() {
+        let (legend, of) = groups(&[thing("b"), thing("a"), thing("b")]);
+        assert_eq!((legend, of), (vec!["b".to_owned(), "a".to_owned()], vec![0, 1, 0]));
+        assert_eq!(groups(&[thing(""), thing("")]).0, Vec::<String>::new());
+        let many: Vec<Thing> = (0..9).flat_map(|i| vec![thing(&format!("g{i}")); if i == 1 { 1 } else { 2 }]).collect();
+        let (legend, of) = groups(&many);
+        assert_eq!(legend, ["g0", "g2", "g3", "g4", "g5", "g6", "g7", "other (2)"]);
+        assert_eq!(of, [0, 0, 7, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7]);
+    }
+
+    fn judgements() -> Judgements {
+        let passage = |id: &str, text: &str| Passage { id: id.into(), title: String::new(), text: text.into() };
+        Judgements {
+            corpus: vec![
+                passage("db/index.md:0", "An index makes a query fast."),
+                passage("pets/cat.md:0", "A cat sleeps <most> of the \u{1} day & night."),
+                passage("pets/dog.md:0", "Nobody judged this one."),
+            ],
+            queries: vec![
+                Query { id: "q".into(), text: "slow query?".into() },
+                Query { id: "r".into(), text: "tired pet?".into() },
+            ],
+            qrels: [("q", [("db/index.md:0", 1), ("pets/cat.md:0", 0)]), ("r", [("db/index.md:0", 0), ("pets/cat.md:0", 2)])]
+                .map(|(q, g)| (q.to_owned(), g.map(|(p, v)| (p.to_owned(), v)).into()))
+                .into(),
+        }
+    }
+
+    #[test]
+    fn judged_passages_and_queries_are_labelled_with_folders() {
+        let found: Vec<(String, String, &str)> = judged(&judgements()).into_iter().map(|t| (t.text, t.label, t.kind)).collect();
+        let expected = [
+            ("An index makes a query fast.", "db", "passage"),
+            ("A cat sleeps <most> of the \u{1} day & night.", "pets", "passage"),
+            ("slow query?", "db", "query"),
+            ("tired pet?", "pets", "query"),
+        ];
+        assert_eq!(found, expected.map(|(text, label, kind)| (text.to_owned(), label.to_owned(), kind)));
+        for (id, expected) in [("./a/b/c.md:1", "a"), ("/a/b", "a"), ("c.md:1", ""), ("", "")] {
+            assert_eq!(folder(id), expected);
+        }
+    }
+
+    #[test]
+    fn the_same_model_twice_is_the_same_picture_twice() {
+        let bench = Bench::new();
+        let path = bench.folder.path().join("judged");
+        judgements().write(&path).unwrap();
+        let inputs = [("baseline", minilm()), ("tuned", minilm()), ("judgements", path)];
+        let outcome = bench.run(&KIND, json!({}), &inputs).unwrap();
+        assert!(outcome.summary.starts_with("4 texts; the two axes hold "), "{}", outcome.summary);
+        let mut csv = csv::Reader::from_path(bench.folder.path().join("plots/projection.csv")).unwrap();
+        assert_eq!(csv.headers().unwrap(), vec!["text", "label", "model", "x", "y", "kind"]);
+        let rows: Vec<csv::StringRecord> = csv.records().map(Result::unwrap).collect();
+        let (baseline, tuned) = rows.split_at(4);
+        for (a, b) in baseline.iter().zip(tuned) {
+            assert_eq!((&a[0], &a[3], &a[4], &a[2], &b[2]), (&b[0], &b[3], &b[4], "baseline", "fine-tuned"));
+        }
+        // What belongs together is nearer than what does not, also in two dimensions.
+        let at = |row: usize| (rows[row][3].parse::<f64>().unwrap(), rows[row][4].parse::<f64>().unwrap());
+        let distance = |a: usize, b: usize| (at(a).0 - at(b).0).hypot(at(a).1 - at(b).1);
+        assert!(distance(0, 2) < distance(0, 3) && distance(1, 3) < distance(1, 2));
+        let png = std::fs::read(bench.folder.path().join("plots/projection.png")).unwrap();
+        assert_eq!(png[16..24], [0, 0, 7, 8, 0, 0, 3, 132], "1800 x 900");
+        let svg = bench.read("plots/projection.svg");
+        assert!(svg.contains("A cat sleeps &lt;most&gt; of the day &amp;…") && !svg.contains('\u{1}'));
+        let before = (png, svg);
+        bench.run(&KIND, json!({}), &inputs).unwrap();
+        let again = std::fs::read(bench.folder.path().join("plots/projection.png")).unwrap();
+        assert!(before == (again, bench.read("plots/projection.svg")), "the picture differs");
+    }
+
+    #[test]
+    fn what_cannot_be_drawn_is_refused() {
+        let bench = Bench::new();
+        let inputs = [("baseline", minilm()), ("tuned", minilm())];
+        insta::assert_snapshot!(bench.run(&KIND, json!({}), &inputs).unwrap_err(), @"there is nothing to draw: give `texts`, or connect the input `judgements`");
+        let error = configure::<Project>(json!({ "texts": [{ "text": "a" }, { "text": " " }] })).err().unwrap();
+        assert_eq!(error.field, "texts[1].text");
+        assert!(configure::<Project>(json!({ "texts": [{ "text": "a" }] })).is_err());
+    }
 }
