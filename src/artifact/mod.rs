@@ -1,19 +1,23 @@
 //! The typed artifacts that stages exchange, and their file formats. Every format is one a stranger can read: JSON Lines,
 //! BEIR folders, TREC run files, safetensors, CSV.
 
+pub mod answer;
 pub mod chunk;
 pub mod document;
 pub mod jsonl;
 pub mod judgements;
 pub mod metrics;
 pub mod ranking;
+pub mod retrieved;
 pub mod triplet;
 
+pub use answer::Answer;
 pub use chunk::Chunk;
 pub use document::Document;
 pub use judgements::{Judgements, Passage, Query};
 pub use metrics::Metrics;
 pub use ranking::{Hit, Ranking};
+pub use retrieved::{Retrieved, RetrievedPassage, Side};
 pub use triplet::Triplet;
 
 use schemars::JsonSchema;
@@ -39,9 +43,9 @@ pub enum Kind {
     Ranking,
     /// A folder with `metrics.json`, `metrics.csv` and `per_query.csv`.
     Metrics,
-    /// JSON Lines, one query under one model a line, with its top chunks and their texts.
+    /// JSON Lines of [`Retrieved`].
     Retrieved,
-    /// JSON Lines, one generated answer a line.
+    /// JSON Lines of [`Answer`].
     Answers,
     /// Any other file or folder (plots, tables).
     File,

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::copy;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -12,6 +11,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use super::catalogue;
 use crate::cancel::Cancel;
 use crate::runtime::files::{once, sha256, unzip, unzip_member};
+use crate::runtime::retry::{Backoff, Failure, retry};
 use crate::runtime::{http, package};
 
 /// Where a model can be had.
@@ -232,44 +232,30 @@ fn advice(status: u16) -> &'static str {
     }
 }
 
+const BACKOFF: Backoff = Backoff { tries: 4, first: Duration::from_millis(500), longest: Duration::from_secs(120) };
+
 /// Downloads a file, with four tries.
 fn download(url: &str, token: Option<&str>, target: &Path, cancel: &Cancel) -> Result<()> {
     let client = http::client(Duration::from_secs(600))?;
-    let mut wait = Duration::from_millis(500);
-    for attempt in 1.. {
-        cancel.check()?;
+    retry(&BACKOFF, url, cancel, &|_| (), || {
         let mut request = client.get(url);
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }
-        let failure = match request.send() {
-            Ok(answer) if answer.status().is_success() => {
-                let mut answer = answer;
-                let mut file = fs::File::create(target).with_context(|| format!("`{}` cannot be written", target.display()))?;
-                match copy(&mut answer, &mut file) {
-                    Ok(_) => return Ok(()),
-                    Err(e) => anyhow!("`{url}`: the connection broke off: {e}"),
-                }
-            }
-            Ok(answer) => {
-                let refused = Refused { url: url.to_owned(), status: answer.status().as_u16() };
-                if !http::is_transient(refused.status) {
-                    return Err(refused.into());
-                }
-                refused.into()
-            }
-            Err(e) => {
-                let cause = std::iter::successors(std::error::Error::source(&e), |e| e.source()).last();
-                anyhow!("`{url}` cannot be reached: {}", cause.map_or_else(|| e.to_string(), ToString::to_string))
-            }
-        };
-        if attempt == 4 {
-            return Err(failure);
+        let mut answer = request.send().map_err(|e| transient(anyhow!("`{url}` cannot be reached: {}", http::cause(&e))))?;
+        let status = answer.status();
+        if status.is_success() {
+            let mut file = fs::File::create(target).with_context(|| format!("`{}` cannot be written", target.display()))?;
+            copy(&mut answer, &mut file).map_err(|e| transient(anyhow!("`{url}`: the connection broke off: {e}")))?;
+            return Ok(());
         }
-        sleep(wait);
-        wait *= 3;
-    }
-    unreachable!("the loop ends by returning")
+        let refused = Refused { url: url.to_owned(), status: status.as_u16() };
+        Err(if http::is_transient(refused.status) { transient(refused.into()) } else { Failure::Final(refused.into()) })
+    })
+}
+
+fn transient(error: anyhow::Error) -> Failure {
+    Failure::Transient { error, after: None }
 }
 
 /// The files of a model directory that are copied on, relative to it: settings, tokenizer, weights, module folders. Training

@@ -1,1 +1,8 @@
 //! Tables and plots.
+
+mod canvas;
+pub mod markdown;
+pub mod pca;
+mod placement;
+mod png;
+pub mod scatter;

@@ -5,6 +5,7 @@ pub mod files;
 pub mod http;
 pub mod library;
 pub mod package;
+pub mod retry;
 pub mod session;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -17,6 +17,8 @@ mod mine;
 mod model;
 mod project;
 mod retrieve;
+#[cfg(test)]
+mod testing;
 mod train;
 
 pub use context::{Context, Progress, Reporter, Surroundings};
