@@ -51,6 +51,9 @@ impl DiffRuns {
             text += &print::columns(&rows);
         }
         let changed: Vec<&MetricChange> = diff.metrics.iter().filter(|m| self.all || m.difference != Some(0.0)).collect();
+        if diff.metrics.is_empty() {
+            return text + "\nneither run has metrics\n";
+        }
         if changed.is_empty() {
             return text + &format!("\nall {} metrics are the same\n", diff.metrics.len());
         }
