@@ -29,16 +29,14 @@ impl Tokenizer {
     /// # Errors
     /// The file is missing or is no tokenizer.
     pub fn open(directory: &Path, max_seq_length: usize) -> Result<Self> {
-        let path = directory.join("tokenizer.json");
-        let mut inner =
-            tokenizers::Tokenizer::from_file(&path).map_err(|e| anyhow!("`{}` cannot be read: {e}", path.display()))?;
+        let mut inner = read(directory)?;
         let truncation = TruncationParams {
             direction: TruncationDirection::Right,
             max_length: max_seq_length,
             strategy: TruncationStrategy::LongestFirst,
             stride: 0,
         };
-        inner.with_truncation(Some(truncation)).map_err(|e| anyhow!("`{}`: {e}", path.display()))?;
+        inner.with_truncation(Some(truncation)).map_err(|e| anyhow!("`{}`: {e}", directory.display()))?;
         inner.with_padding(None);
         let pad = ["[PAD]", "<pad>"].iter().find_map(|token| inner.token_to_id(token)).unwrap_or(0);
         Ok(Tokenizer { inner, pad: i64::from(pad) })
@@ -81,6 +79,35 @@ impl Tokenizer {
             }
         }
         batch
+    }
+}
+
+fn read(directory: &Path) -> Result<tokenizers::Tokenizer> {
+    let path = directory.join("tokenizer.json");
+    tokenizers::Tokenizer::from_file(&path).map_err(|e| anyhow!("`{}` cannot be read: {e}", path.display()))
+}
+
+/// Counts tokens as a model's tokenizer makes them, without special tokens and without a limit.
+pub struct TokenCounter(tokenizers::Tokenizer);
+
+impl TokenCounter {
+    /// Reads `tokenizer.json` of a model directory.
+    ///
+    /// # Errors
+    /// The file is missing or is no tokenizer.
+    pub fn open(directory: &Path) -> Result<Self> {
+        let mut inner = read(directory)?;
+        inner.with_truncation(None).map_err(|e| anyhow!("`{}`: {e}", directory.display()))?;
+        inner.with_padding(None);
+        Ok(TokenCounter(inner))
+    }
+
+    /// The number of tokens of `text`.
+    ///
+    /// # Errors
+    /// The tokenizer fails, which a tokenizer made for the model does not.
+    pub fn count(&self, text: &str) -> Result<usize> {
+        Ok(self.0.encode_fast(text, false).map_err(|e| anyhow!("the tokenizer failed: {e}"))?.len())
     }
 }
 
