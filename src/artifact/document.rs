@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 /// One text that was read from a source file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Document {
-    /// Unique within the artifact: the path below the loaded folder with `/` separators, plus `#N` for the N-th record of a
-    /// file that holds several (JSON Lines, CSV, PDF pages stay one document).
+    /// Unique within the artifact: the path below the loaded folder with `/` separators, plus `#N` (from 1, records without
+    /// text counted) for the N-th record of a JSON array, a JSON Lines file or a CSV file, even if it is the only one. Every
+    /// other file, a PDF of many pages too, is one document.
     pub id: String,
     /// The path below the loaded folder, with `/` separators.
     pub path: String,

@@ -13,21 +13,29 @@ use serde::de::DeserializeOwned;
 /// # Errors
 /// The file cannot be read, a line is not UTF-8, or a line is not a `T`; the message is `FILE:LINE: FIELD: cause`.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
-    let file = File::open(path).with_context(|| format!("failed to open {}", path.display()))?;
+    Ok(numbered(path, &path.display().to_string())?.into_iter().map(|(_, row)| row).collect())
+}
+
+/// As [`read`], with the number of each line; messages call the file `name`.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn numbered<T: DeserializeOwned>(path: &Path, name: &str) -> Result<Vec<(usize, T)>> {
+    let file = File::open(path).with_context(|| format!("failed to open {name}"))?;
     let mut reader = BufReader::new(file);
     let mut rows = Vec::new();
     let mut line = Vec::new();
     for number in 1.. {
         line.clear();
-        if reader.read_until(b'\n', &mut line).with_context(|| format!("failed to read {}", path.display()))? == 0 {
+        if reader.read_until(b'\n', &mut line).with_context(|| format!("failed to read {name}"))? == 0 {
             break;
         }
         let Ok(text) = std::str::from_utf8(&line) else {
-            bail!("{}:{number}: the line is not UTF-8; save the file as UTF-8", path.display());
+            bail!("{name}:{number}: the line is not UTF-8; save the file as UTF-8");
         };
         let text = text.trim_start_matches('\u{feff}').trim();
         if !text.is_empty() {
-            rows.push(parse(text).with_context(|| format!("{}:{number}", path.display()))?);
+            rows.push((number, parse(text).with_context(|| format!("{name}:{number}"))?));
         }
     }
     Ok(rows)

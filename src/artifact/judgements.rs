@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::jsonl;
+use super::{Chunk, jsonl};
 
 /// One retrievable text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,12 @@ impl Passage {
     /// The text that is embedded: title, a blank, text (BEIR's convention); the text alone when there is no title.
     pub fn embedding_text(&self) -> String {
         format!("{} {}", self.title, self.text).trim().to_owned()
+    }
+}
+
+impl From<&Chunk> for Passage {
+    fn from(chunk: &Chunk) -> Self {
+        Passage { id: chunk.id.clone(), title: chunk.title.clone(), text: chunk.text.clone() }
     }
 }
 
