@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -35,7 +35,9 @@ pub fn numbered<T: DeserializeOwned>(path: &Path, name: &str) -> Result<Vec<(usi
         };
         let text = text.trim_start_matches('\u{feff}').trim();
         if !text.is_empty() {
-            rows.push((number, parse(text).with_context(|| format!("{name}:{number}"))?));
+            // The parser's line number counts within the line.
+            let row = parse(text).map_err(|e| anyhow!("{}", format!("{e:#}").replace(" at line 1 column ", " at column ")));
+            rows.push((number, row.with_context(|| format!("{name}:{number}"))?));
         }
     }
     Ok(rows)

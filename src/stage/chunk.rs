@@ -99,7 +99,7 @@ impl Stage for Chunk {
         context.cancel.check()?;
         let chunks: Vec<artifact::Chunk> = results.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
         if chunks.is_empty() {
-            bail!("none of the {} documents holds any text", documents.len());
+            bail!("no document holds any text, so there is nothing to split");
         }
         jsonl::write(context.output("chunks")?, &chunks)?;
         Ok(Outcome { summary: format!("{} documents, {} chunks", documents.len(), chunks.len()), ..Outcome::default() })
@@ -173,7 +173,7 @@ mod tests {
     fn bench(texts: &[&str]) -> Bench {
         let bench = Bench::new();
         let documents: Vec<Document> = texts.iter().enumerate().map(|(i, text)| document(&format!("d{i}"), text)).collect();
-        bench.artifact("documents.jsonl", &documents);
+        bench.write_rows("documents.jsonl", &documents);
         bench
     }
 
@@ -182,18 +182,18 @@ mod tests {
     #[test]
     fn tokens_are_counted_as_tiktoken_does() {
         // From tiktoken: `len(get_encoding("cl100k_base").encode(text, allowed_special="all"))`.
-        for (text, tokens) in [("", 0), ("hello world", 2), ("<|endoftext|>", 1), ("埋め込みベクトル🚀", 13)] {
+        for (text, tokens) in [("", 0), ("hello world", 2), ("<|endoftext|>", 1), ("埋め込みベクトル🚀", 14)] {
             assert_eq!(cl100k_base(text).unwrap(), tokens, "{text}");
         }
         let error = cl100k_base(&(" ".repeat(3_000_000) + "x")).unwrap_err();
-        insta::assert_snapshot!(error, @"");
+        insta::assert_snapshot!(error, @"`cl100k_base` cannot count a text of 3000001 bytes that is mostly white space; remove the white space");
     }
 
     #[test]
     fn chunks_are_slices_of_their_documents() {
         let texts = ["One sentence here. And another one, a bit longer! Größe?", " \n ", "Short."];
         let bench = bench(&texts);
-        let outcome = bench.run(&KIND, json!({ "chunk_size": 6, "chunk_overlap": 0 }), INPUT).unwrap();
+        let outcome = bench.run_here(&KIND, json!({ "chunk_size": 6, "chunk_overlap": 0 }), INPUT).unwrap();
         let chunks: Vec<artifact::Chunk> = bench.rows("chunks.jsonl");
         let shown: Vec<_> = chunks.iter().map(|c| (c.id.as_str(), c.document.as_str(), c.text.as_str())).collect();
         assert_eq!(
@@ -217,24 +217,24 @@ mod tests {
         let inputs = [INPUT[0], ("model", model.to_str().unwrap())];
         // `em ##bed ##ding ##s retrieve passages .` is 7 tokens.
         for (size, chunks) in [(7, 2), (14, 1), (13, 2)] {
-            bench.run(&KIND, json!({ "tokenizer": "model", "chunk_size": size, "chunk_overlap": 0 }), &inputs).unwrap();
+            bench.run_here(&KIND, json!({ "tokenizer": "model", "chunk_size": size, "chunk_overlap": 0 }), &inputs).unwrap();
             assert_eq!(bench.rows::<artifact::Chunk>("chunks.jsonl").len(), chunks, "{size}");
         }
-        insta::assert_snapshot!(bench.run(&KIND, json!({}), &inputs).unwrap_err(), @"the input `model` is connected but not used: set `tokenizer: model`, or remove the input");
-        insta::assert_snapshot!(bench.run(&KIND, json!({ "tokenizer": "model" }), INPUT).unwrap_err(), @"`tokenizer: model` counts the tokens of a model: connect the input `model`, or set `tokenizer: cl100k_base`");
+        insta::assert_snapshot!(bench.run_here(&KIND, json!({}), &inputs).unwrap_err(), @"the input `model` is connected but not used: set `tokenizer: model`, or remove the input");
+        insta::assert_snapshot!(bench.run_here(&KIND, json!({ "tokenizer": "model" }), INPUT).unwrap_err(), @"`tokenizer: model` counts the tokens of a model: connect the input `model`, or set `tokenizer: cl100k_base`");
     }
 
     #[test]
     fn what_cannot_be_split_is_refused() {
         let error = |texts: &[&str]| {
             let parameters = json!({ "chunk_size": 2, "chunk_overlap": 0 });
-            format!("{:#}", bench(texts).run(&KIND, parameters, INPUT).unwrap_err())
+            format!("{:#}", bench(texts).run_here(&KIND, parameters, INPUT).unwrap_err())
         };
         insta::assert_snapshot!(error(&["fine", "not 🫠"]), @"document `d1` cannot be split: the character `🫠` alone has 3 tokens, more than `chunk_size` 2; raise `chunk_size`");
-        insta::assert_snapshot!(error(&[" "]), @"none of the 1 documents holds any text");
+        insta::assert_snapshot!(error(&[" "]), @"no document holds any text, so there is nothing to split");
         let bench = bench(&["text"]);
         bench.cancel.set();
-        assert!(bench.run(&KIND, json!({}), INPUT).unwrap_err().is::<Cancelled>());
+        assert!(bench.run_here(&KIND, json!({}), INPUT).unwrap_err().is::<Cancelled>());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Context, External, Outcome, OutputPort, ParameterError, Stage, StageKind, Surroundings, configure, schema};
 use crate::artifact::{Document, Kind, jsonl};
+use crate::text::first_few;
 use crate::text::read::{Fields, Found, Listing, Selection, documents};
 
 pub const KIND: StageKind = StageKind {
@@ -193,15 +194,6 @@ impl Loaded {
     }
 }
 
-/// The first three, and how many more there are.
-fn first_few(names: &[String]) -> String {
-    let shown = names.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(3) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -231,8 +223,8 @@ mod tests {
     #[test]
     fn a_folder_becomes_documents_in_path_order() {
         let bench = Bench::new();
-        corpus(bench.folder());
-        let outcome = bench.run(&KIND, json!({ "path": "docs" }), &[]).unwrap();
+        corpus(bench.path());
+        let outcome = bench.run_here(&KIND, json!({ "path": "docs" }), &[]).unwrap();
         let documents: Vec<Document> = bench.rows("documents.jsonl");
         let ids: Vec<_> = documents.iter().map(|d| (d.id.as_str(), d.title.as_str())).collect();
         assert_eq!(ids, [("a.csv#1", "X"), ("b.md", "Bee"), ("b/c.txt", "c")]);
@@ -240,21 +232,21 @@ mod tests {
         insta::assert_snapshot!(outcome.warnings.join("\n"), @"left out because they hold no text: 2 (`docs/a.csv#2`, `docs/b/empty.txt`)");
 
         let parameters = json!({ "path": "docs", "hidden": true, "include": ["b/**"], "exclude": ["c.txt"] });
-        let outcome = bench.run(&KIND, parameters, &[]).unwrap();
+        let outcome = bench.run_here(&KIND, parameters, &[]).unwrap();
         assert_eq!(bench.rows::<Document>("documents.jsonl")[0].id, "b/.hidden.md");
         insta::assert_snapshot!(outcome.warnings.join("\n"), @"
         left out because they hold no text: 1 (`docs/b/empty.txt`)
         left out because `include` matches them, but they are of no kind that can be read: 1 (`docs/b/image.png`)
         ");
 
-        bench.run(&KIND, json!({ "path": "docs/b.md" }), &[]).unwrap();
+        bench.run_here(&KIND, json!({ "path": "docs/b.md" }), &[]).unwrap();
         assert_eq!(bench.rows::<Document>("documents.jsonl")[0].id, "b.md");
     }
 
     #[test]
     fn every_file_is_an_external() {
         let bench = Bench::new();
-        corpus(bench.folder());
+        corpus(bench.path());
         let names = |parameters| -> Vec<String> {
             bench.externals(&KIND, parameters).unwrap().into_iter().map(|e| format!("{} {}", e.name, e.value)).collect()
         };
@@ -268,11 +260,11 @@ mod tests {
     #[test]
     fn what_cannot_be_read_stops_the_stage_or_is_left_out() {
         let bench = Bench::new();
-        corpus(bench.folder());
-        fs::write(bench.folder().join("docs/x.json"), "{\n\"text\":").unwrap();
-        fs::write(bench.folder().join("docs/y.txt"), b"\xff").unwrap();
-        insta::assert_snapshot!(format!("{:#}", bench.run(&KIND, json!({ "path": "docs" }), &[]).unwrap_err()), @"`docs/x.json` cannot be read: EOF while parsing a value at line 2 column 7");
-        let outcome = bench.run(&KIND, json!({ "path": "docs", "on_error": "skip" }), &[]).unwrap();
+        corpus(bench.path());
+        fs::write(bench.path().join("docs/x.json"), "{\n\"text\":").unwrap();
+        fs::write(bench.path().join("docs/y.txt"), b"\xff").unwrap();
+        insta::assert_snapshot!(format!("{:#}", bench.run_here(&KIND, json!({ "path": "docs" }), &[]).unwrap_err()), @"`docs/x.json` cannot be read: EOF while parsing a value at line 2 column 7");
+        let outcome = bench.run_here(&KIND, json!({ "path": "docs", "on_error": "skip" }), &[]).unwrap();
         assert_eq!(bench.rows::<Document>("documents.jsonl").len(), 3);
         insta::assert_snapshot!(outcome.warnings[0], @"left out because they cannot be read: 2 (`docs/x.json` (EOF while parsing a value at line 2 column 7), `docs/y.txt` (line 1 is not UTF-8; save the file as UTF-8))");
     }
@@ -281,24 +273,24 @@ mod tests {
     #[test]
     fn links_in_a_circle_end_and_dangling_ones_are_named() {
         let bench = Bench::new();
-        corpus(bench.folder());
-        std::os::unix::fs::symlink(bench.folder().join("docs"), bench.folder().join("docs/b/up")).unwrap();
-        bench.run(&KIND, json!({ "path": "docs" }), &[]).unwrap();
+        corpus(bench.path());
+        std::os::unix::fs::symlink(bench.path().join("docs"), bench.path().join("docs/b/up")).unwrap();
+        bench.run_here(&KIND, json!({ "path": "docs" }), &[]).unwrap();
         assert_eq!(bench.rows::<Document>("documents.jsonl").len(), 3);
-        std::os::unix::fs::symlink("nowhere", bench.folder().join("docs/gone.md")).unwrap();
+        std::os::unix::fs::symlink("nowhere", bench.path().join("docs/gone.md")).unwrap();
         insta::assert_snapshot!(bench.externals(&KIND, json!({ "path": "docs" })).unwrap_err(), @"`docs/gone.md` cannot be read: No such file or directory (os error 2); mend it, or set `on_error: skip`");
-        assert!(bench.run(&KIND, json!({ "path": "docs", "on_error": "skip" }), &[]).is_ok());
+        assert!(bench.run_here(&KIND, json!({ "path": "docs", "on_error": "skip" }), &[]).is_ok());
     }
 
     #[test]
     fn an_empty_corpus_is_refused_before_anything_runs() {
         let bench = Bench::new();
-        corpus(bench.folder());
+        corpus(bench.path());
         let error = |parameters| format!("{:#}", bench.externals(&KIND, parameters).unwrap_err());
         insta::assert_snapshot!(error(json!({ "path": "docs", "include": ["*.rst"], "exclude": ["old/**", "x"] })), @"the corpus is empty: `docs`, include `*.rst`, exclude `old/**`, `x` selects none of the 5 files there; files that can be read end in `.md`, `.markdown`, `.txt`, `.html`, `.htm`, `.pdf`, `.json`, `.jsonl`, `.csv`");
-        insta::assert_snapshot!(error(json!({ "path": "dcos" })).replace(&bench.folder().display().to_string(), "BASE"), @"there are no documents at `dcos`; correct `path`: `BASE/dcos` cannot be read: No such file or directory (os error 2)");
-        fs::write(bench.folder().join("docs/only.txt"), "").unwrap();
-        let blank = bench.run(&KIND, json!({ "path": "docs", "include": ["only.txt"] }), &[]).unwrap_err();
+        insta::assert_snapshot!(error(json!({ "path": "dcos" })).replace(&bench.path().display().to_string(), "BASE"), @"there are no documents at `dcos`; correct `path`: `BASE/dcos` cannot be read: No such file or directory (os error 2)");
+        fs::write(bench.path().join("docs/only.txt"), "").unwrap();
+        let blank = bench.run_here(&KIND, json!({ "path": "docs", "include": ["only.txt"] }), &[]).unwrap_err();
         insta::assert_snapshot!(blank, @"the corpus is empty: no file in `docs` holds any text; left out because they hold no text: 1 (`docs/only.txt`)");
     }
 

@@ -1,11 +1,13 @@
 //! The stage `mine`: makes training triplets.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Outcome, OutputPort, Port, Stage, StageKind, configure, schema};
-use crate::artifact::Kind;
+use super::externals::file;
+use super::{Context, External, Outcome, OutputPort, ParameterError, Port, Stage, StageKind, Surroundings, configure, schema};
+use crate::artifact::{Chunk, Judgements, Kind, jsonl};
+use crate::retrieval::mine::{Mined, by_rules, from_judgements, read};
 
 pub const KIND: StageKind = StageKind {
     name: "mine",
@@ -26,13 +28,152 @@ pub const KIND: StageKind = StageKind {
     configure: configure::<Mine>,
 };
 
-/// PLACEHOLDER
+/// Makes triplets of a query, a text that answers it and one that does not: by keyword rules over the input `chunks`, from
+/// the input `judgements` with random negatives, or both, those by rules first. Texts are `title text`, as retrieval embeds them.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Mine {}
+#[serde(default, deny_unknown_fields)]
+pub struct Mine {
+    /// A JSON Lines file of keyword rules: `{"_id": "t1", "query": "What is BERT?", "positive": "bert", "negative": "docker"}`.
+    /// The positive is the first chunk that contains the one keyword, the negative the first other chunk that contains the
+    /// other; case does not matter. Relative paths start at the pipeline's folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rules: Option<String>,
+    /// Random negatives for each relevant passage of `judgements`: passages that are not judged relevant for the query.
+    pub negatives: usize,
+    /// Seed of the random negatives.
+    pub seed: u64,
+}
+
+impl Default for Mine {
+    fn default() -> Self {
+        Mine { rules: None, negatives: 1, seed: 42 }
+    }
+}
 
 impl Stage for Mine {
-    fn run(&self, _context: &Context) -> Result<Outcome> {
-        anyhow::bail!("PLACEHOLDER")
+    fn check(&self) -> Result<(), ParameterError> {
+        if self.negatives == 0 {
+            return Err(ParameterError::new("negatives", "a triplet needs a negative: `negatives` must be at least 1"));
+        }
+        Ok(())
+    }
+
+    fn externals(&self, surroundings: &Surroundings) -> Result<Vec<External>> {
+        self.rules.iter().map(|rules| file(surroundings, rules)).collect()
+    }
+
+    fn run(&self, context: &Context) -> Result<Outcome> {
+        let mut all = Mined::default();
+        let mut queries = 0;
+        let mut add = |mined: Mined| {
+            all.triplets.extend(mined.triplets);
+            all.warnings.extend(mined.warnings);
+        };
+        match (&self.rules, context.optional_input("chunks")) {
+            (Some(name), Some(chunks)) => {
+                let rules = read(&context.path(name), name)?;
+                let chunks: Vec<Chunk> = jsonl::read(chunks)?;
+                queries += rules.len();
+                add(by_rules(&rules, &chunks)?);
+            }
+            (Some(_), None) => bail!("`rules` pick their texts from chunks: connect the input `chunks`"),
+            (None, Some(_)) => {
+                bail!("the input `chunks` is for keyword rules: name a file of them with `rules`, or remove the input")
+            }
+            (None, None) => {}
+        }
+        context.cancel.check()?;
+        match context.optional_input("judgements") {
+            Some(folder) => {
+                let judgements = Judgements::read(folder, "test")?;
+                queries += judgements.queries.len();
+                add(from_judgements(&judgements, self.negatives, self.seed));
+            }
+            None if self.rules.is_none() => {
+                bail!("there is nothing to mine from: connect the input `judgements`, or `chunks` with `rules`")
+            }
+            None => {}
+        }
+        if all.triplets.is_empty() {
+            bail!("no triplet could be made: {}", all.warnings.join("; "));
+        }
+        jsonl::write(context.output("triplets")?, &all.triplets).context("the triplets cannot be written")?;
+        let summary = format!("{} triplets from {queries} queries", all.triplets.len());
+        Ok(Outcome { summary, warnings: all.warnings, ..Outcome::default() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::artifact::{Passage, Query, Triplet};
+    use crate::stage::testing::{Bench, chunk, refused};
+
+    fn bench() -> Bench {
+        let bench = Bench::new();
+        let texts = ["Nothing here", "BERT and GPT read", "Docker packs; bert waits", "GPT writes", "only Kafka"];
+        let chunks: Vec<Chunk> = texts.iter().enumerate().map(|(i, text)| chunk(&format!("d{i}"), "T", 0, 0, text)).collect();
+        bench.write_rows("chunks.jsonl", &chunks);
+        let judgements = Judgements {
+            corpus: chunks.iter().map(Passage::from).collect(),
+            queries: vec![Query { id: "q".into(), text: "containers?".into() }],
+            qrels: [("q".into(), [("d2:0".into(), 1), ("d0:0".into(), 0)].into())].into(),
+        };
+        judgements.write(&bench.path().join("judged")).unwrap();
+        bench
+    }
+
+    const CHUNKS: (&str, &str) = ("chunks", "chunks.jsonl");
+    const JUDGED: (&str, &str) = ("judgements", "judged");
+
+    #[test]
+    fn rules_pick_the_first_chunks() {
+        let bench = bench();
+        bench.write(
+            "rules.jsonl",
+            r#"{"_id":"a","query":"What is BERT?","positive":"bert","negative":"docker"}
+               {"_id":"b","query":"And GPT?","positive":"Bert","negative":"gpt"}
+               {"_id":"c","query":"Kafka?","positive":"kafka","negative":"only"}"#,
+        );
+        let outcome = bench.run_here(&KIND, json!({ "rules": "rules.jsonl" }), &[CHUNKS, JUDGED]).unwrap();
+        let triplets: Vec<Triplet> = bench.rows("triplets.jsonl");
+        let ids: Vec<_> =
+            triplets.iter().map(|t| (t.query_id.as_str(), t.positive_id.as_str(), t.negative_id.as_str())).collect();
+        assert_eq!(ids[..2], [("a", "d1:0", "d2:0"), ("b", "d1:0", "d3:0")]);
+        assert_eq!((ids.len(), ids[2].0, ids[2].1), (3, "q", "d2:0"));
+        assert_eq!((triplets[0].anchor.as_str(), triplets[0].positive.as_str()), ("What is BERT?", "T BERT and GPT read"));
+        assert_eq!(outcome.summary, "3 triplets from 4 queries");
+        insta::assert_snapshot!(outcome.warnings.join("\n"), @"rules without a triplet, for only the positive contains the keyword of the negative: 1 (`c`)");
+        let externals = bench.externals(&KIND, json!({ "rules": "rules.jsonl" })).unwrap();
+        assert_eq!(externals[0].name, "file `rules.jsonl`");
+    }
+
+    #[test]
+    fn bad_rules_are_refused() {
+        let error = |rules: &str| {
+            let bench = bench();
+            bench.write("rules.jsonl", rules);
+            format!("{:#}", bench.run_here(&KIND, json!({ "rules": "rules.jsonl" }), &[CHUNKS]).unwrap_err())
+        };
+        let good = r#"{"_id":"a","query":"q","positive":"bert","negative":"gpt"}"#;
+        insta::assert_snapshot!(error(&format!("{good}\n\n{}", good.replace("gpt", "kubernetes").replace("\"a\"", "\"b\""))), @"rules.jsonl:3: no chunk contains `kubernetes`; use a word that the documents use");
+        insta::assert_snapshot!(error(&format!("{good}\n{good}")), @"rules.jsonl:2: the id `a` stands twice; give each rule its own");
+        insta::assert_snapshot!(error(&good.replace("query", "text")), @"rules.jsonl:1: field `text`: unknown field `text`, expected one of `_id`, `query`, `positive`, `negative` at column 17");
+        insta::assert_snapshot!(error(&good.replace("bert", " ")), @"rules.jsonl:1: field `positive` is empty");
+        insta::assert_snapshot!(error("\n"), @r#"`rules.jsonl` holds no rule; write one a line: {"_id": …, "query": …, "positive": …, "negative": …}"#);
+        insta::assert_snapshot!(error(&good.replace("bert", "kafka").replace("gpt", "only")), @"no triplet could be made: rules without a triplet, for only the positive contains the keyword of the negative: 1 (`a`)");
+    }
+
+    #[test]
+    fn inputs_that_do_not_fit_the_parameters_are_refused() {
+        let error = |parameters, inputs: &[(&str, &str)]| bench().run_here(&KIND, parameters, inputs).unwrap_err().to_string();
+        insta::assert_snapshot!(error(json!({}), &[]), @"there is nothing to mine from: connect the input `judgements`, or `chunks` with `rules`");
+        insta::assert_snapshot!(error(json!({}), &[CHUNKS]), @"the input `chunks` is for keyword rules: name a file of them with `rules`, or remove the input");
+        insta::assert_snapshot!(error(json!({ "rules": "rules.jsonl" }), &[JUDGED]), @"`rules` pick their texts from chunks: connect the input `chunks`");
+        insta::assert_snapshot!(refused(&KIND, json!({ "negatives": 0 })), @"negatives: a triplet needs a negative: `negatives` must be at least 1");
+        let missing = bench().externals(&KIND, json!({ "rules": "rules.jsonl" })).unwrap_err();
+        insta::assert_snapshot!(missing, @"`rules.jsonl` cannot be read");
     }
 }

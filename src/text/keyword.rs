@@ -14,36 +14,45 @@ pub enum Match {
     Word,
 }
 
-/// Texts in which keywords are looked for.
+/// A text in which keywords are looked for.
 pub struct Haystack(String);
 
 impl Haystack {
     pub fn new(text: &str) -> Self {
         Haystack(text.to_lowercase())
     }
+}
 
-    /// Whether `keyword` is in the text; case does not matter. An empty keyword is nowhere.
-    pub fn contains(&self, keyword: &str, how: Match) -> bool {
-        let keyword = keyword.to_lowercase();
-        if keyword.is_empty() {
-            return false;
-        }
-        match how {
-            Match::Substring => self.0.contains(&keyword),
-            Match::Word => self.stands_alone(&keyword),
+/// A keyword and how it is looked for; case does not matter.
+pub struct Keyword {
+    lower: String,
+    how: Match,
+}
+
+impl Keyword {
+    pub fn new(keyword: &str, how: Match) -> Self {
+        Keyword { lower: keyword.to_lowercase(), how }
+    }
+
+    /// Whether the keyword is in the text. An empty keyword is nowhere.
+    pub fn is_in(&self, text: &Haystack) -> bool {
+        match self.how {
+            _ if self.lower.is_empty() => false,
+            Match::Substring => text.0.contains(&self.lower),
+            Match::Word => self.stands_alone(&text.0),
         }
     }
 
-    fn stands_alone(&self, keyword: &str) -> bool {
+    fn stands_alone(&self, text: &str) -> bool {
         let part_of_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
         let mut from = 0;
-        while let Some(at) = self.0[from..].find(keyword).map(|found| from + found) {
-            let (before, after) = (&self.0[..at], &self.0[at + keyword.len()..]);
+        while let Some(at) = text[from..].find(&self.lower).map(|found| from + found) {
+            let (before, after) = (&text[..at], &text[at + self.lower.len()..]);
             if !part_of_word(before.chars().next_back()) && !part_of_word(after.chars().next()) {
                 return true;
             }
             // Matches may overlap: go on at the next character.
-            from = at + self.0[at..].chars().next().map_or(1, char::len_utf8);
+            from = at + text[at..].chars().next().map_or(1, char::len_utf8);
         }
         false
     }
@@ -55,11 +64,12 @@ mod tests {
 
     #[test]
     fn words_and_substrings() {
-        let text = Haystack::new("Rapid prototyping of a REST-API in ÖSTERREICH, x+x+x");
-        assert!(text.contains("Api", Match::Substring) && text.contains("api", Match::Word));
-        assert!(text.contains("rap", Match::Substring) && !text.contains("rap", Match::Word));
-        assert!(text.contains("österreich", Match::Word));
-        assert!(text.contains("x+x", Match::Word) && !text.contains("", Match::Substring));
-        assert!(!Haystack::new("aaa").contains("aa", Match::Word) && Haystack::new("éé é").contains("é", Match::Word));
+        let contains = |text: &str, keyword: &str, how| Keyword::new(keyword, how).is_in(&Haystack::new(text));
+        let text = "Rapid prototyping of a REST-API in ÖSTERREICH, x+x+x";
+        assert!(contains(text, "Api", Match::Substring) && contains(text, "api", Match::Word));
+        assert!(contains(text, "rap", Match::Substring) && !contains(text, "rap", Match::Word));
+        assert!(contains(text, "österreich", Match::Word));
+        assert!(contains(text, "x+x", Match::Word) && !contains(text, "", Match::Substring));
+        assert!(!contains("aaa", "aa", Match::Word) && contains("éé é", "é", Match::Word));
     }
 }

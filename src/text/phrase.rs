@@ -54,8 +54,8 @@ impl Whole {
 }
 
 /// Which of `chunks` hold one of the `places` wholly; if none does, which overlap one.
-pub fn holding<'a>(chunks: &'a [&'a Chunk], places: &'a [Range<usize>]) -> Vec<&'a Chunk> {
-    let which = |holds: fn(&Chunk, &Range<usize>) -> bool| -> Vec<&Chunk> {
+pub fn holding<'a>(chunks: &[&'a Chunk], places: &[Range<usize>]) -> Vec<&'a Chunk> {
+    let which = |holds: fn(&Chunk, &Range<usize>) -> bool| -> Vec<&'a Chunk> {
         chunks.iter().copied().filter(|chunk| places.iter().any(|place| holds(chunk, place))).collect()
     };
     let wholly = which(|chunk, place| chunk.start <= place.start && place.end <= chunk.end);
