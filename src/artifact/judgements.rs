@@ -80,7 +80,11 @@ impl Judgements {
         std::fs::create_dir_all(folder.join("qrels")).with_context(|| format!("failed to create {}", folder.display()))?;
         jsonl::write(&folder.join("corpus.jsonl"), &self.corpus)?;
         jsonl::write(&folder.join("queries.jsonl"), &self.queries)?;
-        let mut writer = csv::WriterBuilder::new().delimiter(b'\t').from_path(folder.join("qrels/test.tsv"))?;
+        // As BEIR's tools and `read_qrels` take it: a quotation mark in an id is a character like any other.
+        let mut writer = csv::WriterBuilder::new()
+            .delimiter(b'\t')
+            .quote_style(csv::QuoteStyle::Never)
+            .from_path(folder.join("qrels/test.tsv"))?;
         writer.write_record(["query-id", "corpus-id", "score"])?;
         for (query, grades) in &self.qrels {
             for (passage, grade) in grades {

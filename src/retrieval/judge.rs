@@ -91,6 +91,7 @@ pub fn read(path: &Path, name: &str) -> Result<Vec<QueryRule>> {
 
 fn checked(rule: &QueryRule, seen: &mut BTreeSet<String>) -> Result<()> {
     ensure!(!rule.id.trim().is_empty(), "field `_id` is empty; give the query a name");
+    ensure!(!rule.id.contains(char::is_control), "the id {:?} has a tab or a line break in it; remove it", rule.id);
     ensure!(seen.insert(rule.id.clone()), "the id `{}` stands twice; give each query its own", rule.id);
     ensure!(!rule.text.trim().is_empty(), "field `text` of query `{}` is empty; write the query there", rule.id);
     ensure!(

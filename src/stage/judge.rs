@@ -181,7 +181,7 @@ mod tests {
             &[
                 chunk("guides/bert.md", "BERT", 0, 0, "Bert reads both ways."),
                 chunk("guides/bert.md", "BERT", 1, 23, "It masks\nwords."),
-                chunk("api.md", "API", 0, 0, "A rapid service"),
+                chunk("the \"api\".md", "API", 0, 0, "A rapid service"),
                 chunk("faq.csv#1", "faq", 0, 0, "What is an API?"),
                 chunk("faq.csv#2", "faq", 0, 0, "Who masks words?"),
             ],
@@ -214,19 +214,19 @@ mod tests {
                {"_id":"phrase","text":"?","documents":[{"document":"guides/bert.md","contains":"masks words","grade":2}]}
                {"_id":"across","text":"?","documents":[{"document":"guides/bert.md","contains":"ways. It"}]}
                {"_id":"in file","text":"?","documents":[{"document":"faq.csv","contains":"masks words"}]}
-               {"_id":"both","text":"?","keywords":["api"],"documents":[{"document":"api.md","grade":0}]}"#,
+               {"_id":"both","text":"?","keywords":["api"],"documents":[{"document":"the \"api\".md","grade":0}]}"#,
         );
         let outcome = bench.run_here(&KIND, json!({ "queries": "q.jsonl" }), CHUNKS).unwrap();
-        insta::assert_snapshot!(judged(&bench).join("\n"), @"
-        key: api.md:0=1 faq.csv#1:0=1
+        insta::assert_snapshot!(judged(&bench).join("\n"), @r#"
+        key: faq.csv#1:0=1 the "api".md:0=1
         doc: guides/bert.md:0=1 guides/bert.md:1=1
         file: faq.csv#1:0=1 faq.csv#2:0=1
         record: faq.csv#2:0=1
         phrase: guides/bert.md:1=2
         across: guides/bert.md:0=1 guides/bert.md:1=1
         in file: faq.csv#2:0=1
-        both: api.md:0=0 faq.csv#1:0=1
-        ");
+        both: faq.csv#1:0=1 the "api".md:0=0
+        "#);
         insta::assert_snapshot!(outcome.summary, @"8 queries over 5 passages, 1.5 relevant a query");
         bench.write("q.jsonl", r#"{"_id":"word","text":"?","keywords":["API"]}"#);
         bench.run_here(&KIND, json!({ "queries": "q.jsonl", "match": "word" }), CHUNKS).unwrap();
@@ -244,6 +244,7 @@ mod tests {
         };
         let good = r#"{"_id":"a","text":"?","keywords":["bert"]}"#;
         insta::assert_snapshot!(error(&format!("{good}\n{good}")), @"q.jsonl:2: the id `a` stands twice; give each query its own");
+        insta::assert_snapshot!(error(&good.replace("\"a\"", "\"a\\tb\"")), @r#"q.jsonl:1: the id "a\tb" has a tab or a line break in it; remove it"#);
         insta::assert_snapshot!(error(&good.replace('?', " ")), @"q.jsonl:1: field `text` of query `a` is empty; write the query there");
         insta::assert_snapshot!(error(&good.replace("keywords", "keyword")), @"q.jsonl:1: field `keyword`: unknown field `keyword`, expected one of `_id`, `text`, `keywords`, `documents` at column 31");
         insta::assert_snapshot!(error(&good.replace("bert", "")), @"q.jsonl:1: a keyword of query `a` is empty; remove it");
@@ -251,10 +252,10 @@ mod tests {
         insta::assert_snapshot!(error(""), @r#"`q.jsonl` holds no query; write one a line: {"_id": …, "text": …, "keywords": […]}"#);
         insta::assert_snapshot!(error(&good.replace("bert", "spark")), @"q.jsonl:1: no chunk answers query `a` (?): none contains `spark`; correct the rule, or set `without_judgements: skip`");
         insta::assert_snapshot!(error(r#"{"_id":"a","text":"?","documents":["guide/bert.md"]}"#), @"q.jsonl:1: there is no document `guide/bert.md`; did you mean `guides/bert.md`?");
-        insta::assert_snapshot!(error(r#"{"_id":"a","text":"?","documents":["zzz"]}"#), @"q.jsonl:1: there is no document `zzz`; ids are paths below the loaded folder, such as `api.md`");
-        insta::assert_snapshot!(error(r#"{"_id":"a","text":"?","documents":[{"document":"api.md","contains":"slow"}]}"#), @"q.jsonl:1: document `api.md` does not contain `slow`; copy the phrase from the document, case and punctuation included");
-        insta::assert_snapshot!(error(r#"{"_id":"a","text":"?","documents":[{"document":"api.md","phrase":"slow"}]}"#), @"q.jsonl:1: field `documents[0].phrase`: unknown field `phrase`, expected one of `document`, `contains`, `grade` at column 64");
-        insta::assert_snapshot!(error(r#"{"_id":"a","text":"?","documents":[{"document":"api.md","grade":0}]}"#), @"q.jsonl:1: no chunk answers query `a` (?): all of its documents have a grade of 0 or less; correct the rule, or set `without_judgements: skip`");
+        insta::assert_snapshot!(error(r#"{"_id":"a","text":"?","documents":["zzz"]}"#), @"q.jsonl:1: there is no document `zzz`; ids are paths below the loaded folder, such as `faq.csv`");
+        insta::assert_snapshot!(error(r#"{"_id":"a","text":"?","documents":[{"document":"the \"api\".md","contains":"slow"}]}"#), @r#"q.jsonl:1: document `the "api".md` does not contain `slow`; copy the phrase from the document, case and punctuation included"#);
+        insta::assert_snapshot!(error(r#"{"_id":"a","text":"?","documents":[{"document":"the \"api\".md","phrase":"slow"}]}"#), @"q.jsonl:1: field `documents[0].phrase`: unknown field `phrase`, expected one of `document`, `contains`, `grade` at column 72");
+        insta::assert_snapshot!(error(r#"{"_id":"a","text":"?","documents":[{"document":"the \"api\".md","grade":0}]}"#), @"q.jsonl:1: no chunk answers query `a` (?): all of its documents have a grade of 0 or less; correct the rule, or set `without_judgements: skip`");
         let bench = bench();
         std::fs::write(bench.path().join("q.jsonl"), b"\n\xff\n").unwrap();
         insta::assert_snapshot!(bench.run_here(&KIND, json!({ "queries": "q.jsonl" }), CHUNKS).unwrap_err(), @"q.jsonl:2: the line is not UTF-8; save the file as UTF-8");

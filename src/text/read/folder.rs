@@ -127,9 +127,11 @@ fn hidden(entry: &DirEntry) -> bool {
 fn below(path: &Path, base: &Path) -> Result<String, Problem> {
     let parts: Option<Vec<&str>> =
         path.strip_prefix(base).unwrap_or(path).components().map(|part| part.as_os_str().to_str()).collect();
-    parts.map(|parts| parts.join("/")).ok_or_else(|| Problem {
-        name: path.strip_prefix(base).unwrap_or(path).to_string_lossy().into_owned(),
-        cause: "the file's name is not UTF-8; rename it".into(),
+    // Ids are made of names, and formats of one record a line hold ids.
+    let name = parts.map(|parts| parts.join("/")).filter(|name| !name.contains(char::is_control));
+    name.ok_or_else(|| Problem {
+        name: path.strip_prefix(base).unwrap_or(path).to_string_lossy().escape_debug().to_string(),
+        cause: "the file's name is not UTF-8 or has control characters; rename the file".into(),
     })
 }
 
