@@ -1,15 +1,17 @@
-//! Making training triplets: by keyword rules, and from judgements with random negatives.
+//! Making training triplets: by keyword rules, and from judgements with random or hard negatives.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
+use ndarray::{ArrayView1, ArrayView2};
 use rand::SeedableRng;
 use rand::seq::index::sample;
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
-use crate::artifact::{Chunk, Judgements, Passage, Triplet, jsonl};
+use crate::artifact::{Chunk, Judgements, Passage, Query, Triplet, jsonl};
 use crate::text::first_few;
 use crate::text::keyword::{Haystack, Keyword, Match};
 
@@ -90,23 +92,35 @@ pub fn by_rules(rules: &[Rule], chunks: &[Chunk]) -> Result<Mined> {
     Ok(mined)
 }
 
-/// For each query and each of its relevant passages, `negatives` triplets with different random passages that are not judged
-/// relevant for that query. What is drawn for a query depends on `seed` and the query's place in the list alone.
-pub fn from_judgements(judgements: &Judgements, negatives: usize, seed: u64) -> Mined {
+/// What the negatives of a query are drawn from, apart from its relevant passages.
+pub enum Pool<'a> {
+    /// The whole corpus.
+    Corpus,
+    /// For each query, the passages of these numbers.
+    Ranked(&'a [Vec<usize>]),
+}
+
+/// For each query and each of its relevant passages, `negatives` triplets with different passages that are drawn at random from the
+/// pool and are not judged relevant for that query. What is drawn for a query depends on `seed`, the query's place in the list and
+/// its pool alone.
+pub fn from_judgements(judgements: &Judgements, pool: &Pool, negatives: usize, seed: u64) -> Mined {
     let mut mined = Mined::default();
     let (mut without, mut short) = (0, 0);
-    for (stream, query) in (0..).zip(&judgements.queries) {
+    for (place, query) in judgements.queries.iter().enumerate() {
         let grades = judgements.qrels.get(&query.id);
         let is_relevant = |passage: &Passage| grades.and_then(|grades| grades.get(&passage.id)).is_some_and(|&grade| grade > 0);
-        let relevant: Vec<usize> = (0..).zip(&judgements.corpus).filter(|(_, p)| is_relevant(p)).map(|(i, _)| i).collect();
-        let others = judgements.corpus.len() - relevant.len();
+        let (relevant, mut others): (Vec<usize>, Vec<usize>) =
+            (0..judgements.corpus.len()).partition(|&i| is_relevant(&judgements.corpus[i]));
+        if let Pool::Ranked(ranked) = pool {
+            others = ranked.get(place).map_or(&[][..], Vec::as_slice).iter().copied().filter(|i| !relevant.contains(i)).collect();
+        }
         without += usize::from(relevant.is_empty());
-        short += usize::from(!relevant.is_empty() && others < negatives);
+        short += usize::from(!relevant.is_empty() && others.len() < negatives);
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(stream);
+        rng.set_stream(place as u64);
         for positive in relevant.iter().filter_map(|&i| judgements.corpus.get(i)) {
-            for drawn in sample(&mut rng, others, negatives.min(others)) {
-                let negative = judgements.corpus.get(nth_other(drawn, &relevant));
+            for drawn in sample(&mut rng, others.len(), negatives.min(others.len())) {
+                let negative = others.get(drawn).and_then(|&i| judgements.corpus.get(i));
                 mined.triplets.extend(negative.map(|negative| triplet(&query.text, &query.id, positive, negative)));
             }
         }
@@ -122,9 +136,20 @@ pub fn from_judgements(judgements: &Judgements, negatives: usize, seed: u64) -> 
     mined
 }
 
-/// The index of the `n`-th item that is not in `relevant`, which ascends.
-fn nth_other(n: usize, relevant: &[usize]) -> usize {
-    relevant.iter().fold(n, |at, &taken| if taken <= at { at + 1 } else { at })
+/// For each query the numbers of the passages that a model ranks at `ranks`, counted from 0 among those that are not judged
+/// relevant: what the model takes for an answer and is none. `scores` `[queries, corpus]`; equal scores in the order of the corpus.
+pub fn hardest(judgements: &Judgements, scores: ArrayView2<f32>, ranks: Range<usize>) -> Vec<Vec<usize>> {
+    let pool = |(query, scores): (&Query, ArrayView1<f32>)| {
+        let grades = judgements.qrels.get(&query.id);
+        let is_relevant = |i: usize| {
+            let grade = judgements.corpus.get(i).and_then(|passage| grades?.get(&passage.id));
+            grade.is_some_and(|&grade| grade > 0)
+        };
+        let mut order: Vec<usize> = (0..scores.len()).filter(|&i| !is_relevant(i)).collect();
+        order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
+        order.into_iter().skip(ranks.start).take(ranks.len()).collect()
+    };
+    judgements.queries.iter().zip(scores.rows()).map(pool).collect()
 }
 
 /// The texts are those that retrieval embeds.
@@ -141,10 +166,10 @@ fn triplet(query: &str, query_id: &str, positive: &Passage, negative: &Passage) 
 
 #[cfg(test)]
 mod tests {
+    use ndarray::array;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::artifact::Query;
 
     fn judgements(passages: usize, relevant: &[Vec<usize>]) -> Judgements {
         let passage = |i| Passage { id: format!("p{i}"), title: format!("T{i}"), text: format!("text {i}") };
@@ -167,7 +192,7 @@ mod tests {
         ) {
             let relevant: Vec<Vec<usize>> = relevant.into_iter().map(|l| l.into_iter().filter(|&i| i < passages).collect()).collect();
             let judged = judgements(passages, &relevant);
-            let mined = from_judgements(&judged, negatives, seed);
+            let mined = from_judgements(&judged, &Pool::Corpus, negatives, seed);
             let mut expected = 0;
             for (query, grades) in &judged.qrels {
                 let others = passages - grades.len();
@@ -186,10 +211,10 @@ mod tests {
 
     #[test]
     fn what_is_drawn_for_a_query_depends_on_no_other_query() {
-        let few = from_judgements(&judgements(50, &[vec![1], vec![2, 3]]), 2, 42).triplets;
-        let many = from_judgements(&judgements(50, &[vec![1, 4, 9, 16], vec![2, 3]]), 2, 42).triplets;
+        let few = from_judgements(&judgements(50, &[vec![1], vec![2, 3]]), &Pool::Corpus, 2, 42).triplets;
+        let many = from_judgements(&judgements(50, &[vec![1, 4, 9, 16], vec![2, 3]]), &Pool::Corpus, 2, 42).triplets;
         assert_eq!(few[2..], many[8..]);
-        let other = from_judgements(&judgements(50, &[vec![1], vec![2, 3]]), 2, 43).triplets;
+        let other = from_judgements(&judgements(50, &[vec![1], vec![2, 3]]), &Pool::Corpus, 2, 43).triplets;
         assert_ne!(few, other);
         assert_eq!((few[0].anchor.as_str(), few[0].positive.as_str()), ("query 0", "T1 text 1"));
         // Pinned: another draw would change every run that is on record.
@@ -201,11 +226,25 @@ mod tests {
     fn what_is_judged_irrelevant_is_a_negative() {
         let mut judged = judgements(2, &[vec![0, 1]]);
         judged.qrels.get_mut("q0").unwrap().insert("p1".into(), 0);
-        let mined = from_judgements(&judged, 3, 1);
+        let mined = from_judgements(&judged, &Pool::Corpus, 3, 1);
         assert_eq!(
             mined.triplets.iter().map(|t| (t.positive_id.as_str(), t.negative_id.as_str())).collect::<Vec<_>>(),
             [("p0", "p1")]
         );
         insta::assert_snapshot!(mined.warnings.join("\n"), @"queries with fewer than 3 passages that are not relevant, and so with fewer negatives: 1");
+    }
+
+    #[test]
+    fn hard_negatives_are_what_a_model_ranks_high_and_is_not_relevant() {
+        let judged = judgements(5, &[vec![3], vec![0]]);
+        let scores = array![[0.1, 0.5, 0.4, 0.9, 0.5], [0.9, 0.1, 0.2, 0.3, 0.4]];
+        assert_eq!(hardest(&judged, scores.view(), 0..2), [vec![1, 4], vec![4, 3]]);
+        assert_eq!(hardest(&judged, scores.view(), 1..9), [vec![4, 2, 0], vec![3, 2, 1]]);
+        let pools = hardest(&judged, scores.view(), 0..2);
+        let mined = from_judgements(&judged, &Pool::Ranked(&pools), 2, 42);
+        let mut negatives: Vec<&str> = mined.triplets.iter().map(|t| t.negative_id.as_str()).collect();
+        negatives[..2].sort_unstable();
+        negatives[2..].sort_unstable();
+        assert_eq!(negatives, ["p1", "p4", "p3", "p4"]);
     }
 }

@@ -4,10 +4,12 @@ use anyhow::{Context as _, Result, bail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::externals::file;
+use super::externals::{file, onnx_runtime};
 use super::{Context, External, Outcome, OutputPort, ParameterError, Port, Stage, StageKind, Surroundings, configure, schema};
-use crate::artifact::{Chunk, Judgements, Kind, jsonl};
-use crate::retrieval::mine::{Mined, by_rules, from_judgements, read};
+use crate::artifact::{Chunk, Judgements, Kind, Passage, jsonl};
+use crate::model::embedder::Embedder;
+use crate::retrieval::dense::normalized;
+use crate::retrieval::mine::{Mined, Pool, by_rules, from_judgements, hardest, read};
 
 pub const KIND: StageKind = StageKind {
     name: "mine",
@@ -21,6 +23,7 @@ pub const KIND: StageKind = StageKind {
             required: false,
             doc: "queries and judgements to take positives from",
         },
+        Port { name: "model", kind: Kind::Model, required: false, doc: "the model whose mistakes `hard` negatives are" },
     ],
     outputs: &[OutputPort { name: "triplets", kind: Kind::Triplets, file: "triplets.jsonl", doc: "anchor, positive, negative" }],
     unkeyed: &[],
@@ -29,7 +32,8 @@ pub const KIND: StageKind = StageKind {
 };
 
 /// Makes triplets of a query, a text that answers it and one that does not: by keyword rules over the input `chunks`, from
-/// the input `judgements` with random negatives, or both, those by rules first. Texts are `title text`, as retrieval embeds them.
+/// the input `judgements` with random or hard negatives, or both, those by rules first. Texts are `title text`, as retrieval
+/// embeds them.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mine {
@@ -38,15 +42,33 @@ pub struct Mine {
     /// other; case does not matter. Relative paths start at the pipeline's folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rules: Option<String>,
-    /// Random negatives for each relevant passage of `judgements`: passages that are not judged relevant for the query.
+    /// Negatives for each relevant passage of `judgements`: passages that are not judged relevant for the query.
     pub negatives: usize,
-    /// Seed of the random negatives.
+    /// What the negatives of `judgements` are drawn from.
+    pub negatives_from: NegativesFrom,
+    /// `hard`: the first rank that is drawn from, counted from 0 among the passages that are not judged relevant. Above 0 it leaves
+    /// out what is so near that it may be an answer nobody judged.
+    pub range_min: usize,
+    /// `hard`: the rank before which drawing ends.
+    pub range_max: usize,
+    /// Seed of the draw.
     pub seed: u64,
+}
+
+/// What negatives are drawn from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NegativesFrom {
+    /// The whole corpus. Most are far from the query already, so there is little to learn from them.
+    #[default]
+    Random,
+    /// What the input `model` ranks from `range_min` to `range_max` for the query.
+    Hard,
 }
 
 impl Default for Mine {
     fn default() -> Self {
-        Mine { rules: None, negatives: 1, seed: 42 }
+        Mine { rules: None, negatives: 1, negatives_from: NegativesFrom::default(), range_min: 0, range_max: 20, seed: 42 }
     }
 }
 
@@ -55,11 +77,20 @@ impl Stage for Mine {
         if self.negatives == 0 {
             return Err(ParameterError::new("negatives", "a triplet needs a negative: `negatives` must be at least 1"));
         }
+        if self.range_min + self.negatives > self.range_max {
+            let message =
+                format!("`range_max` must be at least `range_min` and `negatives` together: {}", self.range_min + self.negatives);
+            return Err(ParameterError::new("range_max", message));
+        }
         Ok(())
     }
 
     fn externals(&self, surroundings: &Surroundings) -> Result<Vec<External>> {
-        self.rules.iter().map(|rules| file(surroundings, rules)).collect()
+        let mut externals = self.rules.iter().map(|rules| file(surroundings, rules)).collect::<Result<Vec<_>>>()?;
+        if self.negatives_from == NegativesFrom::Hard {
+            externals.push(onnx_runtime(surroundings)?);
+        }
+        Ok(externals)
     }
 
     fn run(&self, context: &Context) -> Result<Outcome> {
@@ -87,7 +118,7 @@ impl Stage for Mine {
             Some(folder) => {
                 let judgements = Judgements::read(folder, "test")?;
                 queries += judgements.queries.len();
-                add(from_judgements(&judgements, self.negatives, self.seed));
+                add(self.judged(&judgements, context)?);
             }
             None if self.rules.is_none() => {
                 bail!("there is nothing to mine from: connect the input `judgements`, or `chunks` with `rules`")
@@ -103,12 +134,38 @@ impl Stage for Mine {
     }
 }
 
+impl Mine {
+    fn judged(&self, judgements: &Judgements, context: &Context) -> Result<Mined> {
+        let model = context.optional_input("model");
+        match (self.negatives_from, model) {
+            (NegativesFrom::Random, None) => Ok(from_judgements(judgements, &Pool::Corpus, self.negatives, self.seed)),
+            (NegativesFrom::Random, Some(_)) => {
+                bail!("the input `model` is for hard negatives: set `negatives_from: hard`, or remove the input")
+            }
+            (NegativesFrom::Hard, None) => bail!("hard negatives are what a model takes for answers: connect the input `model`"),
+            (NegativesFrom::Hard, Some(model)) => {
+                let embedder = Embedder::open(model, context.downloads)?;
+                let texts: Vec<String> = judgements.corpus.iter().map(Passage::embedding_text).collect();
+                let queries: Vec<String> = judgements.queries.iter().map(|query| query.text.clone()).collect();
+                let total = (texts.len() + queries.len()) as u64;
+                let encode = |what: &[String], before: usize| {
+                    embedder.encode(what, context.cancel, &|n| context.progress((before + n) as u64, total, "texts", "encoding"))
+                };
+                let passages = normalized(encode(&texts, 0)?.view());
+                let scores = normalized(encode(&queries, texts.len())?.view()).dot(&passages.t());
+                let pools = hardest(judgements, scores.view(), self.range_min..self.range_max);
+                Ok(from_judgements(judgements, &Pool::Ranked(&pools), self.negatives, self.seed))
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::artifact::{Passage, Query, Triplet};
+    use crate::artifact::{Query, Triplet};
     use crate::stage::testing::{Bench, chunk, refused};
 
     fn bench() -> Bench {
@@ -173,6 +230,8 @@ mod tests {
         insta::assert_snapshot!(error(json!({}), &[CHUNKS]), @"the input `chunks` is for keyword rules: name a file of them with `rules`, or remove the input");
         insta::assert_snapshot!(error(json!({ "rules": "rules.jsonl" }), &[JUDGED]), @"`rules` pick their texts from chunks: connect the input `chunks`");
         insta::assert_snapshot!(refused(&KIND, json!({ "negatives": 0 })), @"negatives: a triplet needs a negative: `negatives` must be at least 1");
+        insta::assert_snapshot!(refused(&KIND, json!({ "negatives": 3, "range_min": 4, "range_max": 6 })), @"");
+        insta::assert_snapshot!(error(json!({ "negatives_from": "hard" }), &[JUDGED]), @"");
         let missing = bench().externals(&KIND, json!({ "rules": "rules.jsonl" })).unwrap_err();
         insta::assert_snapshot!(missing, @"`rules.jsonl` cannot be read");
     }
