@@ -1,5 +1,7 @@
 //! The file's structure: which keys there are at which level, before any name is resolved.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::KEYS;
@@ -8,9 +10,9 @@ use super::words::did_you_mean;
 use super::yaml::{Content, Entry, Yaml};
 
 /// Stages of one pipeline.
-const MOST_STAGES: usize = 1000;
+pub(super) const MOST_STAGES: usize = 1000;
 /// Characters of a name or an id.
-const LONGEST_NAME: usize = 100;
+pub(super) const LONGEST_NAME: usize = 100;
 const STAGE_KEYS: &[&str] = &["uses", "inputs", "with", "description"];
 const MINIMAL: &str = "a minimal pipeline is\n\nstages:\n  base:\n    uses: model\n    with: { source: all-MiniLM-L6-v2 }";
 
@@ -34,18 +36,20 @@ pub struct Variable {
 }
 
 /// One stage as it is written.
+#[derive(Clone)]
 pub(super) struct Stage<'a> {
-    pub id: &'a str,
+    pub id: String,
     pub id_span: Span,
     pub description: Option<String>,
     pub uses: Option<(&'a str, Span)>,
-    pub inputs: Vec<Input<'a>>,
+    pub inputs: Vec<Edge<'a>>,
     /// The key `with`, if there is one, and its value.
     pub with: Option<(Span, &'a Yaml)>,
 }
 
-/// `port: source`
-pub(super) struct Input<'a> {
+/// `port: source`: an input of a stage, or an output of a definition.
+#[derive(Clone)]
+pub(super) struct Edge<'a> {
     pub port: &'a str,
     pub port_span: Span,
     /// `stage` or `stage.output`, and where it stands; absent when it is no word, which is a problem already.
@@ -66,7 +70,7 @@ pub(super) fn read<'a>(root: &'a Yaml, problems: &mut Problems) -> Option<Docume
         description: value("description").and_then(|v| text(v, "description", problems)).map(str::to_owned),
         params: root.entry("params").map_or(&[], |e| params(e, problems)),
         environment: root.entry("env").map_or_else(Vec::new, |e| environment(e, problems)),
-        stages: root.entry("stages").map_or_else(Vec::new, |e| stages(e, problems)),
+        stages: root.entry("stages").map_or_else(Vec::new, |e| stages(e, MINIMAL, problems)),
     };
     if value("stages").is_none() {
         problems.push(Problem::at(root.span, "the pipeline has no `stages`").help(MINIMAL.to_owned()));
@@ -165,10 +169,11 @@ fn variable_name(name: &str, span: Span, problems: &mut Problems) {
     }
 }
 
-fn stages<'a>(entry: &'a Entry, problems: &mut Problems) -> Vec<Stage<'a>> {
+/// The stages of a file; `minimal` is what helps when there are none.
+pub(super) fn stages<'a>(entry: &'a Entry, minimal: &str, problems: &mut Problems) -> Vec<Stage<'a>> {
     let entries = match mapping(&entry.value, "`stages`", entry.key_span, problems) {
         Some([]) => {
-            problems.push(Problem::at(entry.key_span, "there are no stages").help(MINIMAL.to_owned()));
+            problems.push(Problem::at(entry.key_span, "there are no stages").help(minimal.to_owned()));
             return Vec::new();
         }
         Some(entries) => entries,
@@ -179,11 +184,21 @@ fn stages<'a>(entry: &'a Entry, problems: &mut Problems) -> Vec<Stage<'a>> {
         problems.push(Problem::at(first.key_span, message).help("split it into several pipelines".to_owned()));
         return Vec::new();
     }
+    let ids: HashSet<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
+    for entry in entries {
+        // The artifacts of `a/b` lie in the folder of `a`.
+        if let Some((outer, _)) =
+            entry.key.match_indices('/').map(|(at, _)| entry.key.split_at(at)).find(|(id, _)| ids.contains(id))
+        {
+            let message = format!("stage `{}` would lie inside of stage `{outer}`", entry.key);
+            problems.push(Problem::at(entry.key_span, message).help("rename one of them".to_owned()));
+        }
+    }
     entries.iter().map(|entry| stage(entry, problems)).collect()
 }
 
 fn stage<'a>(entry: &'a Entry, problems: &mut Problems) -> Stage<'a> {
-    id(&entry.key, entry.key_span, "a stage's name", problems);
+    stage_id(&entry.key, entry.key_span, problems);
     let body = &entry.value;
     let fields = mapping(body, &format!("stage `{}`", entry.key), entry.key_span, problems).unwrap_or(&[]);
     known_keys(fields, STAGE_KEYS, "keys of a stage", problems);
@@ -193,11 +208,11 @@ fn stage<'a>(entry: &'a Entry, problems: &mut Problems) -> Stage<'a> {
         problems.push(Problem::at(entry.key_span, message).help("add `uses: KIND`".to_owned()));
     }
     Stage {
-        id: &entry.key,
+        id: entry.key.clone(),
         id_span: entry.key_span,
         description: value("description").and_then(|v| text(v, "description", problems)).map(str::to_owned),
         uses: value("uses").and_then(|v| Some((word(v, "uses", problems)?, v.span))),
-        inputs: body.entry("inputs").map_or_else(Vec::new, |e| inputs(e, problems)),
+        inputs: body.entry("inputs").map_or_else(Vec::new, |e| edges(e, "input", problems)),
         with: body.entry("with").map(|e| {
             mapping(&e.value, "`with`", e.key_span, problems);
             (e.key_span, &e.value)
@@ -205,24 +220,26 @@ fn stage<'a>(entry: &'a Entry, problems: &mut Problems) -> Stage<'a> {
     }
 }
 
-fn inputs<'a>(entry: &'a Entry, problems: &mut Problems) -> Vec<Input<'a>> {
-    let mut inputs = Vec::new();
-    for Entry { key, key_span, value } in mapping(&entry.value, "`inputs`", entry.key_span, problems).unwrap_or(&[]) {
+/// The entries of `inputs` or `outputs`; `what` is the word for one.
+pub(super) fn edges<'a>(entry: &'a Entry, what: &str, problems: &mut Problems) -> Vec<Edge<'a>> {
+    let mut edges = Vec::new();
+    let entries = mapping(&entry.value, &format!("`{}`", entry.key), entry.key_span, problems);
+    for Entry { key, key_span, value } in entries.unwrap_or(&[]) {
         let source = match &value.content {
             Content::Scalar { text, .. } if !text.is_empty() => Some((text.as_str(), value.span)),
             _ => {
-                let message = format!("input `{key}` must name a stage, not {}", value.describe());
+                let message = format!("{what} `{key}` must name a stage, not {}", value.describe());
                 problems.push(Problem::at(*key_span, message).help(format!("write `{key}: STAGE` or `{key}: STAGE.OUTPUT`")));
                 None
             }
         };
-        inputs.push(Input { port: key, port_span: *key_span, source });
+        edges.push(Edge { port: key, port_span: *key_span, source });
     }
-    inputs
+    edges
 }
 
 /// The entries of a mapping; null is an empty one. What else it is goes to the problems, at `place` if it takes many lines.
-fn mapping<'a>(value: &'a Yaml, what: &str, place: Span, problems: &mut Problems) -> Option<&'a [Entry]> {
+pub(super) fn mapping<'a>(value: &'a Yaml, what: &str, place: Span, problems: &mut Problems) -> Option<&'a [Entry]> {
     match &value.content {
         Content::Mapping(entries) => Some(entries),
         Content::Scalar { value: Value::Null, .. } => Some(&[]),
@@ -235,7 +252,7 @@ fn mapping<'a>(value: &'a Yaml, what: &str, place: Span, problems: &mut Problems
     }
 }
 
-fn known_keys(entries: &[Entry], known: &[&str], what: &str, problems: &mut Problems) {
+pub(super) fn known_keys(entries: &[Entry], known: &[&str], what: &str, problems: &mut Problems) {
     for entry in entries.iter().filter(|e| !known.contains(&e.key.as_str())) {
         let help = did_you_mean(&entry.key, what, known);
         problems.push(Problem::at(entry.key_span, format!("unknown key `{}`", entry.key)).help(help));
@@ -243,7 +260,7 @@ fn known_keys(entries: &[Entry], known: &[&str], what: &str, problems: &mut Prob
 }
 
 /// A scalar by how it is written, so that an id may look like a number.
-fn word<'a>(value: &'a Yaml, what: &str, problems: &mut Problems) -> Option<&'a str> {
+pub(super) fn word<'a>(value: &'a Yaml, what: &str, problems: &mut Problems) -> Option<&'a str> {
     match &value.content {
         Content::Scalar { text, .. } if !text.is_empty() => Some(text),
         _ => {
@@ -253,7 +270,7 @@ fn word<'a>(value: &'a Yaml, what: &str, problems: &mut Problems) -> Option<&'a 
     }
 }
 
-fn text<'a>(value: &'a Yaml, what: &str, problems: &mut Problems) -> Option<&'a str> {
+pub(super) fn text<'a>(value: &'a Yaml, what: &str, problems: &mut Problems) -> Option<&'a str> {
     match &value.content {
         Content::Scalar { value: Value::String(text), .. } => Some(text),
         Content::Scalar { value: Value::Null, .. } => None,
@@ -265,9 +282,21 @@ fn text<'a>(value: &'a Yaml, what: &str, problems: &mut Problems) -> Option<&'a 
     }
 }
 
-fn id(id: &str, span: Span, what: &str, problems: &mut Problems) {
-    if id.len() > LONGEST_NAME || !id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')) {
+pub(super) fn id(id: &str, span: Span, what: &str, problems: &mut Problems) {
+    if !is_id(id) {
         let message = format!("`{id}` cannot be {what}");
         problems.push(Problem::at(span, message).help(format!("use letters, digits, `_` and `-`, at most {LONGEST_NAME}")));
     }
+}
+
+/// A stage inside of a definition is called `OUTER/INNER`, and pipelines that are written out have such names.
+fn stage_id(id: &str, span: Span, problems: &mut Problems) {
+    if id.len() > LONGEST_NAME || !id.split('/').all(is_id) {
+        let message = format!("`{id}` cannot be a stage's name");
+        problems.push(Problem::at(span, message).help(format!("use letters, digits, `_` and `-`, at most {LONGEST_NAME}")));
+    }
+}
+
+fn is_id(id: &str) -> bool {
+    !id.is_empty() && id.len() <= LONGEST_NAME && id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
 }

@@ -7,138 +7,287 @@ use petgraph::algo::tarjan_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use super::Edge;
-use super::document::{Input, Stage};
+use super::definition::{Definition, INPUTS, Port};
+use super::document;
+use super::expand::{Body, Expanded, Member, Scope};
 use super::problem::{Problem, Problems, Span};
 use super::words::{did_you_mean, list, nearest};
 use crate::artifact::Kind;
-use crate::stage::{OutputPort, Port, StageKind, registry};
+use crate::stage::{OutputPort, registry};
 
 /// Of a circle, so many edges are pointed at.
 const MOST_DRAWN_STEPS: usize = 10;
 
-/// The kind that each stage uses; unknown ones go to the problems.
-pub(super) fn kinds(stages: &[Stage], problems: &mut Problems) -> Vec<Option<&'static StageKind>> {
-    let names: Vec<&str> = registry::KINDS.iter().map(|kind| kind.name).collect();
-    let kind = |stage: &Stage, problems: &mut Problems| {
-        let (name, span) = stage.uses?;
-        let kind = registry::find(name);
-        if kind.is_none() {
-            let message = format!("there is no kind of stage `{name}`");
-            problems.push(Problem::at(span, message).help(did_you_mean(name, "kinds of stage", &names)));
+/// The inputs of each member that is a node, in the order of its kind's ports; [`Edge::from`] counts the nodes.
+pub(super) fn edges(expanded: &Expanded, problems: &mut Problems) -> Vec<Vec<Edge>> {
+    let count = expanded.members.len();
+    let mut wiring = Wiring { expanded, outputs: vec![Vec::new(); count], inputs: vec![Vec::new(); count], needs: Vec::new() };
+    // What is inside of a stage comes after it, and says what it yields.
+    for (index, member) in expanded.members.iter().enumerate().rev() {
+        let outputs = wiring.yielded(index, member, problems);
+        if let Some(place) = wiring.outputs.get_mut(index) {
+            *place = outputs;
         }
-        kind
-    };
-    stages.iter().map(|stage| kind(stage, problems)).collect()
+    }
+    // What feeds a stage feeds what is inside of it.
+    for (index, member) in expanded.members.iter().enumerate() {
+        let inputs = wiring.connected(index, member, problems);
+        if let Some(place) = wiring.inputs.get_mut(index) {
+            *place = inputs;
+        }
+    }
+    wiring.cycles(problems);
+    problems.within(&[]);
+    wiring.edges()
 }
 
-/// The inputs of each stage, in the order of its kind's ports; [`Edge::from`] indexes `stages`.
-pub(super) fn edges(stages: &[Stage], kinds: &[Option<&'static StageKind>], problems: &mut Problems) -> Vec<Vec<Edge>> {
-    let by_id = stages.iter().enumerate().map(|(i, stage)| (stage.id, i)).collect();
-    let wiring = Wiring { stages, kinds, by_id };
-    let all = stages.iter().zip(kinds).enumerate();
-    let edges =
-        all.map(|(i, (stage, kind))| kind.map_or_else(Vec::new, |kind| wiring.inputs(i, stage, kind, problems))).collect();
-    wiring.cycles(problems);
-    edges
+/// An output of a node; of a definition, under the name that the definition gives it.
+#[derive(Clone, Copy)]
+struct Output<'a> {
+    name: &'a str,
+    kind: Kind,
+    /// The member that yields it, and the name of the port there.
+    node: usize,
+    port: &'static str,
+}
+
+/// What feeds an input, and where the pipeline (or else the definition that has both stages) says so.
+#[derive(Clone, Copy)]
+struct Input<'a> {
+    port: &'a str,
+    output: Output<'a>,
+    span: Span,
 }
 
 struct Wiring<'a> {
-    stages: &'a [Stage<'a>],
-    kinds: &'a [Option<&'static StageKind>],
-    by_id: HashMap<&'a str, usize>,
+    expanded: &'a Expanded<'a>,
+    /// By member.
+    outputs: Vec<Vec<Output<'a>>>,
+    /// By member.
+    inputs: Vec<Vec<Input<'a>>>,
+    /// From a node to the node that it feeds.
+    needs: Vec<(usize, usize, Span)>,
 }
 
-impl Wiring<'_> {
-    fn inputs(&self, index: usize, stage: &Stage, kind: &'static StageKind, problems: &mut Problems) -> Vec<Edge> {
-        let names: Vec<&str> = kind.inputs.iter().map(|port| port.name).collect();
-        let mut meant = Vec::new();
-        for input in stage.inputs.iter().filter(|input| !names.contains(&input.port)) {
-            meant.extend(nearest(input.port, &names));
-            let message = format!("`{}` has no input `{}`", kind.name, input.port);
-            let help = did_you_mean(input.port, &format!("inputs of `{}`", kind.name), &names);
-            problems.push(Problem::at(input.port_span, message).help(help));
-        }
-        let mut edges = Vec::new();
-        for port in kind.inputs {
-            match stage.inputs.iter().find(|input| input.port == port.name) {
-                Some(input) => edges.extend(self.edge(index, input, port, problems)),
-                None if port.required && !meant.contains(&port.name) => problems.push(self.not_connected(stage, port)),
-                None => {}
+impl<'a> Wiring<'a> {
+    /// What a member yields.
+    fn yielded(&self, index: usize, member: &Member<'a>, problems: &mut Problems) -> Vec<Output<'a>> {
+        match member.body {
+            Body::Kind(kind) => {
+                let output =
+                    |port: &'static OutputPort| Output { name: port.name, kind: port.kind, node: index, port: port.name };
+                kind.outputs.iter().map(output).collect()
             }
+            Body::Definition(definition, inside) => {
+                let Some(scope) = self.expanded.scopes.get(inside) else { return Vec::new() };
+                problems.within(&scope.used);
+                definition.outputs.iter().filter_map(|output| self.passed_on(output, scope, problems)).collect()
+            }
+            Body::Unknown => Vec::new(),
         }
-        edges
     }
 
-    fn not_connected(&self, stage: &Stage, port: &Port) -> Problem {
-        let message = format!("stage `{}` lacks its input `{}` ({})", stage.id, port.name, port.doc);
-        let source = self.yielding(port.kind, stage.id).first().map_or("STAGE", |id| id);
-        let entry = format!("{}: {source}", port.name);
-        let help =
-            if stage.inputs.is_empty() { format!("add `inputs: {{ {entry} }}`") } else { format!("add `{entry}` to `inputs`") };
-        Problem::at(stage.id_span, message).help(help)
-    }
-
-    fn edge(&self, index: usize, input: &Input, port: &'static Port, problems: &mut Problems) -> Option<Edge> {
-        let (source, span) = input.source?;
-        let (id, output) = source.split_once('.').map_or((source, None), |(id, output)| (id, Some(output)));
-        let problem = |message: String, help: String| Problem::at(span, message).help(help);
-        let Some(&from) = self.by_id.get(id) else {
-            let ids: Vec<&str> = self.stages.iter().map(|stage| stage.id).collect();
-            problems.push(problem(format!("there is no stage `{id}`"), did_you_mean(id, "stages", &ids)));
-            return None;
+    /// The output of an inner stage that is an output of the definition.
+    fn passed_on(&self, output: &document::Edge<'a>, scope: &'a Scope<'a>, problems: &mut Problems) -> Option<Output<'a>> {
+        let (source, span) = output.source?;
+        let (id, name) = split(source);
+        let from = self.member(id, span, scope, problems)?;
+        let outputs = self.known_outputs(from)?;
+        let found = match (name, outputs) {
+            (Some(name), outputs) => self.called(name, outputs, from, id),
+            (None, [only]) => Ok(*only),
+            (None, outputs) => {
+                let names: Vec<String> = outputs.iter().map(|output| format!("{id}.{}", output.name)).collect();
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                let message = format!("stage `{id}` has {} outputs", if names.is_empty() { "no" } else { "several" });
+                let help = if names.is_empty() { "name another stage".into() } else { format!("name one: {}", list(&names)) };
+                Err((message, help))
+            }
         };
-        if from == index {
-            let help = self.sources(port.kind, id);
-            problems.push(problem(format!("stage `{id}` cannot be its own input"), help));
-            return None;
-        }
-        let kind = (*self.kinds.get(from)?)?;
-        let output = match output {
-            Some(name) => self.named(name, kind, port, id),
-            None => self.only(kind, port, id),
-        };
-        match output {
-            Ok(output) => Some(Edge { port: port.name, from, output: output.name }),
+        match found {
+            Ok(found) => Some(Output { name: output.port, ..found }),
             Err((message, help)) => {
-                problems.push(problem(message, help));
+                problems.push(Problem::at(span, message).help(help));
                 None
             }
         }
     }
 
-    /// The output that the edge names.
-    fn named(
-        &self,
-        name: &str,
-        kind: &'static StageKind,
-        port: &Port,
-        id: &str,
-    ) -> Result<&'static OutputPort, (String, String)> {
-        let Some(output) = kind.outputs.iter().find(|output| output.name == name) else {
-            let names: Vec<&str> = kind.outputs.iter().map(|output| output.name).collect();
-            let message = format!("stage `{id}` has no output `{name}`");
-            return Err((message, did_you_mean(name, &format!("outputs of `{}`", kind.name), &names)));
+    /// What feeds the inputs of a member.
+    fn connected(&mut self, index: usize, member: &'a Member<'a>, problems: &mut Problems) -> Vec<Input<'a>> {
+        let ports: Vec<Port<'a>> = match member.body {
+            Body::Kind(kind) => kind.inputs.iter().map(Port::from).collect(),
+            Body::Definition(definition, _) => definition.inputs.clone(),
+            Body::Unknown => return Vec::new(),
         };
-        if output.kind != port.kind {
-            let message = format!("input `{}` wants {}, but `{id}.{name}` is of kind {}", port.name, port.kind, output.kind);
-            let fitting = kind.outputs.iter().find(|output| output.kind == port.kind);
-            let help = fitting.map_or_else(|| self.sources(port.kind, id), |o| format!("did you mean `{id}.{}`?", o.name));
-            return Err((message, help));
+        let Some(scope) = self.expanded.scopes.get(member.scope) else { return Vec::new() };
+        problems.within(&scope.used);
+        let stage = &member.stage;
+        let (names, uses) = (ports.iter().map(|port| port.name).collect::<Vec<_>>(), member.uses());
+        let mut meant = Vec::new();
+        for input in stage.inputs.iter().filter(|input| !names.contains(&input.port)) {
+            meant.extend(nearest(input.port, &names));
+            let message = format!("`{uses}` has no input `{}`", input.port);
+            let help = did_you_mean(input.port, &format!("inputs of `{uses}`"), &names);
+            problems.push(Problem::at(input.port_span, message).help(help));
         }
-        Ok(output)
+        let mut inputs = Vec::new();
+        for port in &ports {
+            match stage.inputs.iter().find(|input| input.port == port.name) {
+                Some(input) => inputs.extend(self.input(index, input, port, scope, problems)),
+                None if port.required && !meant.contains(&port.name) => {
+                    problems.push(self.not_connected(index, member, port, scope))
+                }
+                None => {}
+            }
+        }
+        if matches!(member.body, Body::Kind(_)) {
+            self.needs.extend(inputs.iter().map(|input| (input.output.node, index, input.span)));
+        }
+        inputs
+    }
+
+    fn not_connected(&self, index: usize, member: &Member, port: &Port, scope: &Scope) -> Problem {
+        let doc = if port.doc.is_empty() { port.kind.name() } else { port.doc };
+        let message = format!("stage `{}` lacks its input `{}` ({doc})", member.stage.id, port.name);
+        let yielding = self.yielding(port.kind, index, scope);
+        let entry = format!("{}: {}", port.name, yielding.first().map_or("STAGE", String::as_str));
+        let help = if member.stage.inputs.is_empty() {
+            format!("add `inputs: {{ {entry} }}`")
+        } else {
+            format!("add `{entry}` to `inputs`")
+        };
+        Problem::at(member.stage.id_span, message).help(help)
+    }
+
+    fn input(
+        &mut self,
+        index: usize,
+        input: &document::Edge<'a>,
+        port: &Port<'a>,
+        scope: &'a Scope<'a>,
+        problems: &mut Problems,
+    ) -> Option<Input<'a>> {
+        let (source, span) = input.source?;
+        let (id, name) = split(source);
+        let problem = |(message, help): (String, String)| Problem::at(span, message).help(help);
+        if let Some((user, definition)) = scope.user.filter(|_| id == INPUTS) {
+            let outer = self.outer(name, user, definition, index, port, scope);
+            return outer.map_err(|words| problems.push(problem(words))).ok()?.map(|outer| Input { port: port.name, ..outer });
+        }
+        let from = self.member(id, span, scope, problems)?;
+        if from == index {
+            problems.push(problem((format!("stage `{id}` cannot be its own input"), self.sources(port.kind, from, scope))));
+            return None;
+        }
+        let outputs = self.known_outputs(from)?;
+        let output = match name {
+            Some(name) => {
+                self.called(name, outputs, from, id).and_then(|output| self.fitting(output, outputs, port, from, id, scope))
+            }
+            None => self.only(outputs, port, from, id, scope),
+        };
+        output.map(|output| Input { port: port.name, output, span }).map_err(|words| problems.push(problem(words))).ok()
+    }
+
+    /// What feeds an input of the definition; nothing if it is not connected, or if that is a problem already.
+    fn outer(
+        &self,
+        name: Option<&str>,
+        user: usize,
+        definition: &Definition<'a>,
+        index: usize,
+        port: &Port,
+        scope: &Scope,
+    ) -> Result<Option<Input<'a>>, (String, String)> {
+        let names: Vec<&str> = definition.inputs.iter().map(|input| input.name).collect();
+        let Some(name) = name else {
+            return Err((format!("`{INPUTS}` alone names no input"), format!("write `{INPUTS}.NAME`")));
+        };
+        let Some(declared) = definition.inputs.iter().find(|input| input.name == name) else {
+            let message = format!("the definition has no input `{name}`");
+            return Err((message, did_you_mean(name, "inputs of the definition", &names)));
+        };
+        if declared.kind != port.kind {
+            let message =
+                format!("input `{}` wants {}, but `{INPUTS}.{name}` is of kind {}", port.name, port.kind, declared.kind);
+            return Err((message, self.sources(port.kind, index, scope)));
+        }
+        if port.required && !declared.required {
+            let message = format!("input `{}` must be connected, but `{INPUTS}.{name}` is optional", port.name);
+            return Err((message, format!("declare `{name}` without `optional`")));
+        }
+        Ok(self.inputs.get(user).into_iter().flatten().find(|input| input.port == name).copied())
+    }
+
+    /// The member that a stage's name means.
+    fn member(&self, id: &str, span: Span, scope: &Scope, problems: &mut Problems) -> Option<usize> {
+        let index = scope.by_name.get(id).copied();
+        if index.is_none() {
+            let message = format!("there is no stage `{id}`");
+            problems.push(Problem::at(span, message).help(did_you_mean(id, "stages", &scope.names)));
+        }
+        index
+    }
+
+    /// What a member yields, unless some of it is not known, which is a problem already.
+    fn known_outputs(&self, index: usize) -> Option<&[Output<'a>]> {
+        let outputs = self.outputs.get(index)?;
+        let known = match self.expanded.members.get(index)?.body {
+            Body::Kind(_) => true,
+            Body::Definition(definition, _) => definition.outputs.len() == outputs.len(),
+            Body::Unknown => false,
+        };
+        known.then_some(outputs)
+    }
+
+    /// The output that an edge names.
+    fn called(&self, name: &str, outputs: &[Output<'a>], from: usize, id: &str) -> Result<Output<'a>, (String, String)> {
+        outputs.iter().find(|output| output.name == name).copied().ok_or_else(|| {
+            let names: Vec<&str> = outputs.iter().map(|output| output.name).collect();
+            let uses = self.expanded.members.get(from).map_or("", Member::uses);
+            (format!("stage `{id}` has no output `{name}`"), did_you_mean(name, &format!("outputs of `{uses}`"), &names))
+        })
+    }
+
+    /// The output, if it is of the kind that the port wants.
+    fn fitting(
+        &self,
+        output: Output<'a>,
+        outputs: &[Output<'a>],
+        port: &Port,
+        from: usize,
+        id: &str,
+        scope: &Scope,
+    ) -> Result<Output<'a>, (String, String)> {
+        if output.kind == port.kind {
+            return Ok(output);
+        }
+        let name = output.name;
+        let message = format!("input `{}` wants {}, but `{id}.{name}` is of kind {}", port.name, port.kind, output.kind);
+        let other = outputs.iter().find(|output| output.kind == port.kind);
+        let help = other.map_or_else(|| self.sources(port.kind, from, scope), |o| format!("did you mean `{id}.{}`?", o.name));
+        Err((message, help))
     }
 
     /// The only output of the kind that the port wants.
-    fn only(&self, kind: &'static StageKind, port: &Port, id: &str) -> Result<&'static OutputPort, (String, String)> {
-        let fitting: Vec<&'static OutputPort> = kind.outputs.iter().filter(|output| output.kind == port.kind).collect();
+    fn only(
+        &self,
+        outputs: &[Output<'a>],
+        port: &Port,
+        from: usize,
+        id: &str,
+        scope: &Scope,
+    ) -> Result<Output<'a>, (String, String)> {
+        let fitting: Vec<&Output> = outputs.iter().filter(|output| output.kind == port.kind).collect();
         match fitting.as_slice() {
-            [output] => Ok(output),
+            [output] => Ok(**output),
             [] => {
-                let mut yields: Vec<&str> = kind.outputs.iter().map(|output| output.kind.name()).collect();
+                let mut yields: Vec<&str> = outputs.iter().map(|output| output.kind.name()).collect();
                 yields.dedup();
-                let yields = yields.join(" and ");
+                let yields = if yields.is_empty() { "nothing".into() } else { yields.join(" and ") };
                 let message = format!("input `{}` wants {}, but stage `{id}` yields {yields}", port.name, port.kind);
-                Err((message, self.sources(port.kind, id)))
+                Err((message, self.sources(port.kind, from, scope)))
             }
             [first, ..] => {
                 let names: Vec<&str> = fitting.iter().map(|output| output.name).collect();
@@ -149,10 +298,10 @@ impl Wiring<'_> {
     }
 
     /// Where else the input could come from.
-    fn sources(&self, kind: Kind, not: &str) -> String {
-        let stages = self.yielding(kind, not);
+    fn sources(&self, kind: Kind, not: usize, scope: &Scope) -> String {
+        let stages = self.yielding(kind, not, scope);
         if let [_, ..] = stages.as_slice() {
-            return format!("{kind} can come from {}", list(&stages));
+            return format!("{kind} can come from {}", list(&stages.iter().map(String::as_str).collect::<Vec<_>>()));
         }
         let kinds = registry::KINDS.iter().filter(|k| k.outputs.iter().any(|output| output.kind == kind));
         let kinds: Vec<&str> = kinds.map(|k| k.name).collect();
@@ -162,46 +311,72 @@ impl Wiring<'_> {
         }
     }
 
-    /// The stages that yield a kind.
-    fn yielding(&self, kind: Kind, not: &str) -> Vec<&str> {
-        let yields = |k: &Option<&StageKind>| k.is_some_and(|k| k.outputs.iter().any(|output| output.kind == kind));
-        let all = self.stages.iter().zip(self.kinds);
-        all.filter(|(stage, kind)| yields(kind) && stage.id != not).map(|(stage, _)| stage.id).collect()
+    /// The stages of a scope that yield a kind, and the inputs of its definition that are of that kind.
+    fn yielding(&self, kind: Kind, not: usize, scope: &Scope) -> Vec<String> {
+        let inputs = scope.user.iter().flat_map(|(_, definition)| &definition.inputs);
+        let inputs = inputs.filter(|input| input.kind == kind).map(|input| format!("{INPUTS}.{}", input.name));
+        let yields = |index: &usize| self.outputs.get(*index).is_some_and(|outputs| outputs.iter().any(|o| o.kind == kind));
+        let stages =
+            scope.names.iter().filter(|name| scope.by_name.get(*name).is_some_and(|index| *index != not && yields(index)));
+        inputs.chain(stages.map(|name| (*name).to_owned())).collect()
     }
 
-    /// Circles go to the problems, whatever the edges carry.
+    /// Circles go to the problems.
     fn cycles(&self, problems: &mut Problems) {
         let mut graph: DiGraph<(), Span> = DiGraph::new();
-        let nodes: Vec<NodeIndex> = self.stages.iter().map(|_| graph.add_node(())).collect();
-        for (stage, to) in self.stages.iter().zip(&nodes) {
-            for (source, span) in stage.inputs.iter().filter_map(|input| input.source) {
-                let id = source.split_once('.').map_or(source, |(id, _)| id);
-                if let Some(from) = self.by_id.get(id).and_then(|&i| nodes.get(i)).filter(|from| *from != to) {
-                    graph.add_edge(*from, *to, span);
-                }
+        let nodes: Vec<NodeIndex> = self.expanded.members.iter().map(|_| graph.add_node(())).collect();
+        for (from, to, span) in &self.needs {
+            if let (Some(from), Some(to)) = (nodes.get(*from), nodes.get(*to)) {
+                graph.add_edge(*from, *to, *span);
             }
         }
         for component in tarjan_scc(&graph).into_iter().filter(|c| c.len() > 1) {
             let circle = shortest_circle(&graph, &component.into_iter().collect());
-            if let Some(problem) = self.circle_problem(&graph, &circle) {
-                problems.push(problem);
-            }
+            self.report_circle(&graph, &circle, problems);
         }
     }
 
-    fn circle_problem(&self, graph: &DiGraph<(), Span>, circle: &[NodeIndex]) -> Option<Problem> {
-        let ids: Vec<&str> = circle.iter().filter_map(|n| self.stages.get(n.index())).map(|stage| stage.id).collect();
+    fn report_circle(&self, graph: &DiGraph<(), Span>, circle: &[NodeIndex], problems: &mut Problems) {
+        let members: Vec<&Member> = circle.iter().filter_map(|n| self.expanded.members.get(n.index())).collect();
         let steps = circle.windows(2).filter_map(|pair| match pair {
             [from, to] => graph.find_edge(*from, *to).and_then(|edge| graph.edge_weight(edge)).copied(),
             _ => None,
         });
         let mut spans: Vec<Span> = steps.take(MOST_DRAWN_STEPS).collect();
         spans.sort_unstable();
-        let (first, others) = spans.split_first()?;
+        let (Some((first, others)), Some(member)) = (spans.split_first(), members.first()) else { return };
+        // A circle through several scopes is closed in the pipeline, or in the definition that has them all.
+        let inside = members.iter().all(|other| other.scope == member.scope);
+        let scope = self.expanded.scopes.get(member.scope).filter(|_| inside);
+        problems.within(scope.map_or(&[], |scope| &scope.used));
+        let ids: Vec<&str> = members.iter().map(|member| member.stage.id.as_str()).collect();
         let message = format!("stages feed each other in a circle: {}", ids.join(" → "));
         let problem = Problem::at(*first, message).help("take one of these inputs from another stage".to_owned());
-        Some(others.iter().fold(problem, |problem, span| problem.also(*span, "")))
+        problems.push(others.iter().fold(problem, |problem, span| problem.also(*span, "")));
     }
+
+    /// Counts nodes instead of members.
+    fn edges(&self) -> Vec<Vec<Edge>> {
+        let is_node = |index: &usize| self.expanded.members.get(*index).is_some_and(Member::is_node);
+        let nodes: Vec<usize> = (0..self.expanded.members.len()).filter(is_node).collect();
+        let edge = |input: &Input, port: &'static str| {
+            let from = nodes.binary_search(&input.output.node).ok()?;
+            Some(Edge { port, from, output: input.output.port })
+        };
+        let edges = |index: &usize| match (self.inputs.get(*index), self.expanded.members.get(*index)?.body) {
+            (Some(inputs), Body::Kind(kind)) => {
+                let ports = kind.inputs.iter().map(|port| port.name);
+                Some(ports.filter_map(|port| edge(inputs.iter().find(|input| input.port == port)?, port)).collect())
+            }
+            _ => None,
+        };
+        nodes.iter().filter_map(edges).collect()
+    }
+}
+
+/// `stage` or `stage.output`.
+fn split(source: &str) -> (&str, Option<&str>) {
+    source.split_once('.').map_or((source, None), |(id, output)| (id, Some(output)))
 }
 
 /// A shortest circle through the first stage of a strongly connected component: the first stage, …, the first stage again.

@@ -15,16 +15,34 @@ use super::yaml::{Content, DEEPEST, Entry, MOST_VALUES, Yaml};
 /// Bytes of text that interpolation may make.
 const MOST_TEXT: usize = 8 << 20;
 
+/// How much interpolation may still make, over all files of a pipeline.
+pub(super) struct Budget {
+    values: usize,
+    text: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Budget { values: MOST_VALUES, text: MOST_TEXT }
+    }
+}
+
 /// How the process sees an environment variable.
 pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-/// Resolves values: what `params` and `env` declare, and how much may still be made.
+/// What references can name in one file.
+#[derive(Clone, Copy)]
+pub(super) struct Names<'a> {
+    pub params: &'a [Entry],
+    /// What `env` declares; absent in a definition, which sees its parameters only.
+    pub variables: Option<&'a [Variable]>,
+    pub environment: Environment<'a>,
+}
+
+/// Resolves the values of one file.
 pub(super) struct Interpolator<'a> {
-    params: &'a [Entry],
-    variables: &'a [Variable],
-    environment: Environment<'a>,
-    values_left: usize,
-    text_left: usize,
+    names: Names<'a>,
+    budget: &'a mut Budget,
     /// The references that are being followed.
     following: Vec<String>,
     /// Circles that were found already.
@@ -33,15 +51,13 @@ pub(super) struct Interpolator<'a> {
 }
 
 impl<'a> Interpolator<'a> {
-    pub fn new(params: &'a [Entry], variables: &'a [Variable], environment: Environment<'a>) -> Self {
-        let (values_left, text_left) = (MOST_VALUES, MOST_TEXT);
-        let (following, circles) = (Vec::new(), HashSet::new());
-        Interpolator { params, variables, environment, values_left, text_left, following, circles, depth: 0 }
+    pub fn new(names: Names<'a>, budget: &'a mut Budget) -> Self {
+        Interpolator { names, budget, following: Vec::new(), circles: HashSet::new(), depth: 0 }
     }
 
     /// Every parameter, as far as it has no problem.
     pub fn parameters(&mut self, problems: &mut Problems) -> BTreeMap<String, Value> {
-        let params = self.params;
+        let params = self.names.params;
         let resolved = params.iter().filter_map(|entry| {
             let path = vec![Step::Key(entry.key.clone())];
             Some((entry.key.clone(), self.follow(&path, entry.value.span, problems)?))
@@ -108,7 +124,7 @@ impl<'a> Interpolator<'a> {
         let steps = match path::parse(reference.trim()) {
             Ok(steps) => steps,
             Err(message) => {
-                problems.push(Problem::at(place, message).help("write it as `${params.NAME}` or `${env.NAME}`".to_owned()));
+                problems.push(Problem::at(place, message).help(format!("write {}", self.forms())));
                 return None;
             }
         };
@@ -124,16 +140,21 @@ impl<'a> Interpolator<'a> {
     }
 
     fn unknown_root(&self, root: &str, reference: &str, place: Span) -> Problem {
-        let help = if self.params.iter().any(|e| e.key == root) {
+        let help = if self.names.params.iter().any(|e| e.key == root) {
             format!("did you mean `${{params.{reference}}}`?")
-        } else if self.variables.iter().any(|v| v.name == root) {
+        } else if self.names.variables.into_iter().flatten().any(|v| v.name == root) {
             format!("did you mean `${{env.{reference}}}`?")
         } else if let Some(near) = nearest(root, &["params", "env"]).filter(|near| *near != root) {
             format!("did you mean `{near}`?")
         } else {
-            "write `${params.NAME}` or `${env.NAME}`".to_owned()
+            format!("write {}", self.forms())
         };
         Problem::at(place, format!("`{reference}` names nothing")).help(help)
+    }
+
+    /// How a reference is written.
+    fn forms(&self) -> &'static str {
+        if self.names.variables.is_some() { "`${params.NAME}` or `${env.NAME}`" } else { "`${params.NAME}`" }
     }
 
     /// The value at a path under `params`.
@@ -158,9 +179,10 @@ impl<'a> Interpolator<'a> {
 
     fn descend(&mut self, path: &[Step], place: Span, problems: &mut Problems) -> Option<Value> {
         let (first, rest) = path.split_first()?;
-        let Some(mut node) = self.params.iter().find(|e| matches!(first, Step::Key(key) if e.key == *key)).map(|e| &e.value)
+        let Some(mut node) =
+            self.names.params.iter().find(|e| matches!(first, Step::Key(key) if e.key == *key)).map(|e| &e.value)
         else {
-            let names: Vec<&str> = self.params.iter().map(|e| e.key.as_str()).collect();
+            let names: Vec<&str> = self.names.params.iter().map(|e| e.key.as_str()).collect();
             let first = first.to_string();
             let help = did_you_mean(&first, "parameters", &names);
             problems.push(Problem::at(place, format!("there is no parameter `{first}`")).help(help));
@@ -197,8 +219,13 @@ impl<'a> Interpolator<'a> {
 
     fn variable(&self, name: &str, place: Span, problems: &mut Problems) -> Option<Value> {
         let problem = |message: String, help: String| Problem::at(place, message).help(help);
-        let Some(variable) = self.variables.iter().find(|v| v.name == name) else {
-            let names: Vec<&str> = self.variables.iter().map(|v| v.name.as_str()).collect();
+        let Some(variables) = self.names.variables else {
+            let help = format!("declare a parameter, and let the pipeline give it `${{env.{name}}}`");
+            problems.push(problem("a definition has no `env`".into(), help));
+            return None;
+        };
+        let Some(variable) = variables.iter().find(|v| v.name == name) else {
+            let names: Vec<&str> = variables.iter().map(|v| v.name.as_str()).collect();
             let help = match nearest(name, &names) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("declare it: `env: [{name}]`"),
@@ -211,7 +238,7 @@ impl<'a> Interpolator<'a> {
             problems.push(problem(format!("the secret `{name}` cannot be put into a value"), help.into()));
             return None;
         }
-        let text = match (self.environment)(name).map(OsString::into_string) {
+        let text = match (self.names.environment)(name).map(OsString::into_string) {
             Some(Ok(text)) => text,
             Some(Err(_)) => {
                 problems
@@ -240,9 +267,9 @@ impl<'a> Interpolator<'a> {
         } else if self.depth > DEEPEST {
             format!("parameters refer to each other, or nest, more than {DEEPEST} deep")
         } else {
-            match (self.values_left.checked_sub(values), self.text_left.checked_sub(text)) {
-                (Some(values_left), Some(text_left)) => {
-                    (self.values_left, self.text_left) = (values_left, text_left);
+            match (self.budget.values.checked_sub(values), self.budget.text.checked_sub(text)) {
+                (Some(values), Some(text)) => {
+                    *self.budget = Budget { values, text };
                     return true;
                 }
                 _ => format!("references make more than {MOST_VALUES} values or {} MiB of text", MOST_TEXT >> 20),
@@ -326,6 +353,23 @@ fn split(text: &str) -> Result<Vec<Piece<'_>>, &str> {
 /// The text that is read as `text`.
 pub(super) fn escape(text: &str) -> String {
     text.replace("${", "$${")
+}
+
+/// The tree that is resolved to `value`, all of it at `span`.
+pub(super) fn literal(value: Value, span: Span) -> Yaml {
+    let content = match value {
+        Value::Array(items) => Content::Sequence(items.into_iter().map(|item| literal(item, span)).collect()),
+        Value::Object(map) => {
+            let entry = |(key, value)| Entry { key, key_span: span, value: literal(value, span) };
+            Content::Mapping(map.into_iter().map(entry).collect())
+        }
+        Value::String(text) => {
+            let text = escape(&text);
+            Content::Scalar { value: Value::String(text.clone()), text }
+        }
+        value => Content::Scalar { text: value.to_string(), value },
+    };
+    Yaml { span, content }
 }
 
 #[cfg(test)]

@@ -1,12 +1,18 @@
 //! What a pipeline is: the YAML types, positions in the file, interpolation, the typed graph.
 //!
-//! Reading goes through [`yaml`] (a tree with positions), [`overrides`] (`--set`), [`document`] (which keys there are),
-//! [`interpolate`] (`${…}`), [`parameters`] (each stage's `with:`) and [`graph`] (edges and order). Every step collects what is
-//! wrong and goes on, so that one run reports all of it.
+//! Reading goes through [`yaml`] (a tree with positions), [`overrides`] (`--set`), [`library`] (the definitions that stages use),
+//! [`document`] and [`definition`] (which keys there are), [`expand`] (the stages of definitions at their places), [`graph`] (edges
+//! and order), [`interpolate`] (`${…}`) and [`parameters`] (each stage's `with:`). Every step collects what is wrong and goes on,
+//! so that one run reports all of it.
 
+mod configure;
+mod definition;
 mod document;
+mod expand;
+mod file;
 mod graph;
 mod interpolate;
+mod library;
 mod overrides;
 mod parameters;
 mod path;
@@ -19,24 +25,23 @@ mod yaml;
 
 pub use document::Variable;
 pub use overrides::Override;
-pub use problem::{PipelineError, Problem, Report};
+pub use problem::{PipelineError, Place, Problem, Report};
 pub use schema::schemas;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use self::interpolate::{Environment, Interpolator};
-use self::problem::{Problems, Source, Span};
+use self::expand::{Body, Member};
+use self::file::Unreadable;
+use self::interpolate::Environment;
+use self::library::Library;
+use self::problem::{Problems, Source};
 use crate::stage::{Configured, StageKind};
 
 /// The keys of a pipeline.
 const KEYS: &[&str] = &["name", "description", "params", "env", "stages"];
-/// Bytes of a pipeline file.
-const LARGEST_FILE: usize = 8 << 20;
 
 /// A pipeline that has been read and checked: every name resolved, every parameter configured, every edge typed.
 pub struct Pipeline {
@@ -57,7 +62,7 @@ pub struct Pipeline {
 
 /// One stage of a pipeline.
 pub struct Node {
-    /// The key under `stages:`.
+    /// The key under `stages:`; `OUTER/INNER` for the stage `INNER` of the definition that the stage `OUTER` uses.
     pub id: String,
     pub description: Option<String>,
     pub kind: &'static StageKind,
@@ -83,21 +88,13 @@ pub struct Edge {
 /// The file cannot be read, or everything that is wrong with it.
 pub fn load(file: &Path, overrides: &[Override]) -> Result<Pipeline, PipelineError> {
     let shown = file.display().to_string();
-    let bytes = read(file).map_err(|(message, help)| PipelineError::one(Problem::with_file(&shown, message).help(help)))?;
-    if bytes.len() > LARGEST_FILE {
-        let message = format!("`{shown}` is larger than the {} MiB that a pipeline may have", LARGEST_FILE >> 20);
-        return Err(PipelineError::one(Problem::with_file(&shown, message).help("is it the right file?".to_owned())));
-    }
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        let byte = error.as_bytes().get(at).copied().unwrap_or_default();
-        // The replacement character stands where the valid text ends.
-        let lossy = String::from_utf8_lossy(error.as_bytes());
-        let mut problems = Problems::new(vec![Source::new(&shown, &lossy)]);
-        let span = Span { source: 0, start: at, end: at + '\u{fffd}'.len_utf8() };
-        let message = format!("`{shown}` is not UTF-8: byte 0x{byte:02X} at offset {at}");
-        problems.push(Problem::at(span, message).help("save the file as UTF-8".to_owned()));
-        problems.into_error()
+    let text = file::read(file, &shown, "pipelines").map_err(|error| match error {
+        Unreadable::Whole(message, help) => PipelineError::one(Problem::with_file(&shown, message).help(help)),
+        Unreadable::NotUtf8(lossy, at, message) => {
+            let mut problems = Problems::new(Vec::new());
+            file::not_utf8(&shown, &lossy, at, &message, &mut problems);
+            problems.into_error()
+        }
     })?;
     parse(&text, file, overrides)
 }
@@ -126,23 +123,12 @@ fn build(text: &str, file: &Path, overrides: &[Override], environment: Environme
     for (i, set) in overrides.iter().enumerate() {
         set.apply(&mut root, i + 1, problems);
     }
+    let library = Library::read(&root, file, problems);
     let document = document::read(&root, problems)?;
-    let kinds = graph::kinds(&document.stages, problems);
-    let edges = graph::edges(&document.stages, &kinds, problems);
-    let mut interpolator = Interpolator::new(document.params, &document.environment, environment);
-    let parameters = interpolator.parameters(problems);
-    let configured: Vec<Option<Configured>> = document
-        .stages
-        .iter()
-        .zip(&kinds)
-        .map(|(stage, kind)| {
-            let with = match stage.with {
-                Some((_, yaml)) if !yaml.is_null() => interpolator.resolve(yaml, problems).filter(Value::is_object)?,
-                _ => Value::Object(Map::new()),
-            };
-            parameters::configure((*kind)?, stage, with, problems)
-        })
-        .collect();
+    let definitions = library.definitions(problems);
+    let expanded = expand::expand(&document.stages, &library, &definitions, problems);
+    let edges = graph::edges(&expanded, problems);
+    let (parameters, configured) = configure::configure(&document, &expanded, environment, problems);
     if !problems.is_empty() {
         return None;
     }
@@ -152,13 +138,13 @@ fn build(text: &str, file: &Path, overrides: &[Override], environment: Environme
         *position.get_mut(index)? = at;
     }
     let mut nodes = BTreeMap::new();
-    for (((stage, kind), configured), mut inputs) in document.stages.iter().zip(kinds).zip(configured).zip(edges) {
+    for ((member, configured), mut inputs) in expanded.members.into_iter().filter(Member::is_node).zip(configured).zip(edges) {
+        let Body::Kind(kind) = member.body else { continue };
         for edge in &mut inputs {
             edge.from = *position.get(edge.from)?;
         }
-        let (id, description) = (stage.id.to_owned(), stage.description.clone());
-        let node = Node { id, description, kind: kind?, configured: configured?, inputs };
-        nodes.insert(*position.get(nodes.len())?, node);
+        let (id, description) = (member.stage.id, member.stage.description);
+        nodes.insert(*position.get(nodes.len())?, Node { id, description, kind, configured, inputs });
     }
     Some(Pipeline {
         name: document.name.unwrap_or_else(|| name_of(file)),
@@ -177,37 +163,6 @@ fn name_of(file: &Path) -> String {
     let name: String = stem.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' }).collect();
     let name = name.trim_start_matches(['.', '_', '-']);
     if document::is_name(name) { name.to_owned() } else { "pipeline".into() }
-}
-
-/// At most one byte more than a pipeline may have; or what is wrong and a help.
-fn read(file: &Path) -> Result<Vec<u8>, (String, Option<String>)> {
-    let shown = file.display();
-    let unreadable = |error: std::io::Error| match error.kind() {
-        ErrorKind::NotFound => (format!("there is no file `{shown}`"), similar(file)),
-        _ => (format!("`{shown}` cannot be read: {error}"), None),
-    };
-    if file.is_dir() {
-        return Err((format!("`{shown}` is a folder"), similar(&file.join("pipeline.yaml"))));
-    }
-    let mut bytes = Vec::new();
-    let limit = LARGEST_FILE as u64 + 1;
-    File::open(file).and_then(|f| f.take(limit).read_to_end(&mut bytes)).map_err(unreadable)?;
-    Ok(bytes)
-}
-
-/// Names the file in the same folder that may have been meant.
-fn similar(file: &Path) -> Option<String> {
-    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let entries = std::fs::read_dir(folder).ok()?.filter_map(Result::ok).map(|entry| entry.file_name());
-    let mut names: Vec<String> = entries.filter_map(|name| name.into_string().ok()).filter(|n| is_yaml(n)).collect();
-    names.sort();
-    let words: Vec<&str> = names.iter().map(String::as_str).collect();
-    let wrong = file.file_name()?.to_string_lossy().into_owned();
-    (!words.is_empty()).then(|| words::did_you_mean(&wrong, &format!("pipelines in `{}`", folder.display()), &words))
-}
-
-fn is_yaml(name: &str) -> bool {
-    Path::new(name).extension().is_some_and(|e| e == "yaml" || e == "yml")
 }
 
 #[cfg(test)]

@@ -17,10 +17,10 @@ const LONGEST_DRAWN_LINE: usize = 1000;
 /// Columns of what is drawn.
 const WIDTH: usize = 100;
 
-/// A stretch of one of the texts that a pipeline is read from: the file, or a `--set` argument.
+/// A stretch of one of the texts that a pipeline is read from: the file, a `--set` argument, or the file of a definition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Span {
-    /// 0 is the file, `n + 1` the n-th override.
+    /// 0 is the pipeline, then come the overrides, then the definitions.
     pub source: usize,
     /// In bytes.
     pub start: usize,
@@ -94,18 +94,23 @@ pub struct Problem {
     source: Option<Arc<Source>>,
     /// The name of the file when no text can be shown.
     file: String,
+    /// Where the definition is used, innermost first; nothing for a problem of the pipeline's own file.
+    used: Vec<Place>,
 }
 
 impl Problem {
     /// A problem with a file as a whole; the message names it.
     pub(super) fn with_file(file: &str, message: impl AsRef<str>) -> Self {
-        Problem { message: printable(message.as_ref()), help: None, labels: Vec::new(), source: None, file: printable(file) }
+        Problem { file: printable(file), ..Problem::new(message.as_ref(), Vec::new()) }
     }
 
     /// A problem at a place; goes to [`Problems::push`].
     pub(super) fn at(span: Span, message: impl AsRef<str>) -> Self {
-        let labels = vec![(span, String::new())];
-        Problem { message: printable(message.as_ref()), help: None, labels, source: None, file: String::new() }
+        Problem::new(message.as_ref(), vec![(span, String::new())])
+    }
+
+    fn new(message: &str, labels: Vec<(Span, String)>) -> Self {
+        Problem { message: printable(message), help: None, labels, source: None, file: String::new(), used: Vec::new() }
     }
 
     /// Adds how to mend it; nothing when there is nothing to say.
@@ -142,6 +147,7 @@ impl Problem {
             column: place.map(|(_, column)| column),
             message: self.message.clone(),
             help: self.help.clone(),
+            used: self.used.clone(),
         }
     }
 }
@@ -180,7 +186,7 @@ impl Diagnostic for Problem {
 /// A [`Problem`] for programs (`--json`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// The pipeline file, or `--set`.
+    /// The pipeline file, the file of a definition, or `--set`.
     pub file: String,
     /// From 1; absent when the file as a whole is meant.
     pub line: Option<usize>,
@@ -188,6 +194,25 @@ pub struct Report {
     pub column: Option<usize>,
     pub message: String,
     pub help: Option<String>,
+    /// Of a problem in a definition: the `uses` that leads there, then the one that leads to that, up to the pipeline's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub used: Vec<Place>,
+}
+
+/// A place in a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Place {
+    pub file: String,
+    /// From 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+}
+
+impl Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+    }
 }
 
 /// Collects problems while a pipeline is read.
@@ -197,12 +222,25 @@ pub(super) struct Problems {
     seen: HashSet<(Span, String)>,
     /// How many were not kept.
     dropped: usize,
+    /// The `uses` that lead to what is being looked at, innermost first.
+    used: Vec<Span>,
 }
 
 impl Problems {
     pub fn new(sources: Vec<Source>) -> Self {
         let sources = sources.into_iter().map(Arc::new).collect();
-        Problems { sources, found: Vec::new(), seen: HashSet::new(), dropped: 0 }
+        Problems { sources, found: Vec::new(), seen: HashSet::new(), dropped: 0, used: Vec::new() }
+    }
+
+    /// Adds a text; its number.
+    pub fn add(&mut self, source: Source) -> usize {
+        self.sources.push(Arc::new(source));
+        self.sources.len() - 1
+    }
+
+    /// Says which `uses` lead to what is looked at next, innermost first.
+    pub fn within(&mut self, used: &[Span]) {
+        used.clone_into(&mut self.used);
     }
 
     /// Keeps a problem, once.
@@ -212,13 +250,25 @@ impl Problems {
             self.dropped += 1;
         } else if self.seen.insert((*span, problem.message.clone())) {
             problem.source = self.sources.get(span.source).cloned();
+            problem.used = self.used.iter().filter_map(|span| self.place(*span)).collect();
             self.found.push(problem);
         }
+    }
+
+    fn place(&self, span: Span) -> Option<Place> {
+        let source = self.sources.get(span.source)?;
+        let (line, column) = source.position(span.start);
+        Some(Place { file: source.name.clone(), line, column })
     }
 
     /// More problems would not be kept.
     pub fn is_full(&self) -> bool {
         self.found.len() >= MOST_PROBLEMS
+    }
+
+    /// How many were found.
+    pub fn len(&self) -> usize {
+        self.found.len() + self.dropped
     }
 
     pub fn is_empty(&self) -> bool {
@@ -300,6 +350,9 @@ fn draw(handler: &GraphicalReportHandler, problem: &Problem) -> String {
         // The line is too long to be shown, so the place is said.
         let _ = writeln!(drawn, "  at {}:{line}:{column}", report.file);
     }
+    for place in &problem.used {
+        let _ = writeln!(drawn, "     used at {place}");
+    }
     drawn.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
@@ -312,6 +365,7 @@ impl Display for PipelineError {
                 (Some(line), Some(column)) => write!(f, "{newline}{}:{line}:{column}: {}", report.file, report.message)?,
                 _ => write!(f, "{newline}{}", report.message)?,
             }
+            report.used.iter().try_for_each(|place| write!(f, ", used at {place}"))?;
         }
         Ok(())
     }

@@ -115,6 +115,8 @@ impl Recorder {
     /// Appends a line to the log of a stage.
     pub fn log(&self, stage: &str, line: &str) {
         let path = self.folder.join("logs").join(format!("{stage}.log"));
+        // A stage of a definition, `OUTER/INNER`, has its log in a folder.
+        let _ = path.parent().map(fs::create_dir_all);
         if let Ok(mut file) = File::options().append(true).create(true).open(path) {
             let time = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
             let _ = file.write_all(format!("{time} {line}\n").as_bytes());

@@ -111,10 +111,11 @@ stages:
     let mut problems = Problems::new(vec![Source::new("a.yaml", text)]);
     let root = yaml::parse(text, 0, 0, &mut problems).unwrap();
     let document = document::read(&root, &mut problems).unwrap();
-    let kinds = graph::kinds(&document.stages, &mut problems);
-    let edges = graph::edges(&document.stages, &kinds, &mut problems);
+    let library = Library::default();
+    let expanded = expand::expand(&document.stages, &library, &[], &mut problems);
+    let edges = graph::edges(&expanded, &mut problems);
     assert!(problems.is_empty(), "{}", problems.into_error());
-    let order: Vec<&str> = graph::order(&edges).into_iter().map(|i| document.stages[i].id).collect();
+    let order: Vec<&str> = graph::order(&edges).into_iter().map(|i| document.stages[i].id.as_str()).collect();
     assert_eq!(order, ["base", "judged", "before", "mined", "tuned", "after", "table"]);
     let table: Vec<String> =
         edges[0].iter().map(|e| format!("{}: {}.{}", e.port, document.stages[e.from].id, e.output)).collect();

@@ -1,0 +1,210 @@
+//! A stage definition's structure: its ports, its parameters, and the stages inside, before any name is resolved.
+
+use serde_json::{Map, Value};
+
+use super::document::{self, Edge, Stage, known_keys, mapping, text, word};
+use super::interpolate::literal;
+use super::problem::{Problem, Problems, Span};
+use super::words::did_you_mean;
+use super::yaml::{Content, Entry, Yaml};
+use crate::artifact::Kind;
+use crate::stage::{self, registry};
+
+/// The keys of a definition.
+const KEYS: &[&str] = &["description", "inputs", "params", "outputs", "stages"];
+/// How the stages of a definition name its inputs; no stage can have this name.
+pub(super) const INPUTS: &str = "inputs";
+const MINIMAL: &str = "a minimal definition is\n\ninputs: { model: model }\noutputs: { model: tuned }\nstages:\n  tuned:\n    \
+                       uses: train\n    inputs: { model: inputs.model, … }";
+
+/// A file that `uses` can name.
+pub(super) struct Definition<'a> {
+    pub inputs: Vec<Port<'a>>,
+    pub params: Vec<Param<'a>>,
+    pub outputs: Vec<Edge<'a>>,
+    pub stages: Vec<Stage<'a>>,
+}
+
+/// An input of a stage, whatever the stage uses.
+#[derive(Clone, Copy)]
+pub(super) struct Port<'a> {
+    pub name: &'a str,
+    pub kind: Kind,
+    pub required: bool,
+    pub doc: &'a str,
+}
+
+impl From<&stage::Port> for Port<'static> {
+    fn from(port: &stage::Port) -> Self {
+        Port { name: port.name, kind: port.kind, required: port.required, doc: port.doc }
+    }
+}
+
+/// A parameter that a definition declares.
+pub(super) struct Param<'a> {
+    entry: &'a Entry,
+    /// Required without one.
+    default: Option<&'a Yaml>,
+}
+
+/// Reads the structure; nothing when anything is wrong with it.
+pub(super) fn read<'a>(root: &'a Yaml, problems: &mut Problems) -> Option<Definition<'a>> {
+    let before = problems.len();
+    if root.is_null() {
+        problems.push(Problem::at(root.span, "the definition is empty").help(MINIMAL.to_owned()));
+        return None;
+    }
+    let entries = mapping(root, "a definition", root.span, problems)?;
+    known_keys(entries, KEYS, "keys of a definition", problems);
+    if let Some(entry) = root.entry("description") {
+        text(&entry.value, "description", problems);
+    }
+    let definition = Definition {
+        inputs: root.entry(INPUTS).map_or_else(Vec::new, |e| inputs(e, problems)),
+        params: root.entry("params").map_or_else(Vec::new, |e| params(e, problems)),
+        outputs: root.entry("outputs").map_or_else(Vec::new, |e| outputs(e, problems)),
+        stages: root.entry("stages").map_or_else(Vec::new, |e| document::stages(e, MINIMAL, problems)),
+    };
+    if root.entry("stages").is_none() {
+        problems.push(Problem::at(root.span, "the definition has no `stages`").help(MINIMAL.to_owned()));
+    }
+    if let Some(stage) = definition.stages.iter().find(|stage| stage.id == INPUTS) {
+        let message = format!("`{INPUTS}` cannot be the name of a stage here: it names the inputs of the definition");
+        problems.push(Problem::at(stage.id_span, message).help("rename the stage".to_owned()));
+    }
+    (problems.len() == before).then_some(definition)
+}
+
+/// The kinds of artifact that some stage takes or yields.
+pub(super) fn kinds() -> Vec<Kind> {
+    let ports = |kind: &&stage::StageKind| {
+        let inputs = kind.inputs.iter().map(|port| port.kind);
+        inputs.chain(kind.outputs.iter().map(|port| port.kind)).collect::<Vec<_>>()
+    };
+    let mut kinds: Vec<Kind> = registry::KINDS.iter().flat_map(ports).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    kinds
+}
+
+/// `NAME: KIND` or `NAME: { kind: KIND, description: …, optional: … }`.
+fn inputs<'a>(entry: &'a Entry, problems: &mut Problems) -> Vec<Port<'a>> {
+    let entries = mapping(&entry.value, "`inputs`", entry.key_span, problems).unwrap_or(&[]);
+    let mut inputs = Vec::new();
+    for Entry { key, key_span, value } in entries {
+        document::id(key, *key_span, "an input's name", problems);
+        let fields = match &value.content {
+            Content::Mapping(fields) => fields.as_slice(),
+            _ => &[],
+        };
+        known_keys(fields, &["kind", "description", "optional"], "keys of an input", problems);
+        let kind = match (&value.content, value.entry("kind")) {
+            (Content::Mapping(_), Some(entry)) => Some(&entry.value),
+            (Content::Mapping(_), None) => None,
+            _ => Some(value).filter(|value| !value.is_null()),
+        };
+        let Some(kind) = kind else {
+            let message = format!("input `{key}` does not say of which kind it is");
+            problems.push(Problem::at(*key_span, message).help(format!("write `{key}: KIND`, for example `{key}: model`")));
+            continue;
+        };
+        let doc = value.entry("description").and_then(|e| text(&e.value, "description", problems)).unwrap_or_default();
+        let required = !value.entry("optional").is_some_and(|e| boolean(e, problems));
+        inputs.extend(self::kind(kind, problems).map(|kind| Port { name: key, kind, required, doc }));
+    }
+    inputs
+}
+
+fn kind(value: &Yaml, problems: &mut Problems) -> Option<Kind> {
+    let (name, kinds) = (word(value, "kind", problems)?, kinds());
+    let kind = kinds.iter().find(|kind| kind.name() == name).copied();
+    if kind.is_none() {
+        let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+        let message = format!("there is no kind of artifact `{name}`");
+        problems.push(Problem::at(value.span, message).help(did_you_mean(name, "kinds of artifact", &names)));
+    }
+    kind
+}
+
+fn boolean(entry: &Entry, problems: &mut Problems) -> bool {
+    if let Content::Scalar { value: Value::Bool(value), .. } = entry.value.content {
+        return value;
+    }
+    let message = format!("`{}` must be `true` or `false`, not {}", entry.key, entry.value.describe());
+    problems.push(Problem::at(entry.value.span, message));
+    false
+}
+
+/// `NAME: { default: …, description: … }`.
+fn params<'a>(entry: &'a Entry, problems: &mut Problems) -> Vec<Param<'a>> {
+    let entries = mapping(&entry.value, "`params`", entry.key_span, problems).unwrap_or(&[]);
+    for Entry { key, key_span, value } in entries {
+        document::id(key, *key_span, "a parameter's name", problems);
+        match &value.content {
+            Content::Mapping(fields) => {
+                known_keys(fields, &["default", "description"], "keys of a parameter", problems);
+                value.entry("description").and_then(|e| text(&e.value, "description", problems));
+            }
+            _ if value.is_null() => {}
+            _ => {
+                let message = format!("the declaration of `{key}` must be a mapping, not {}", value.describe());
+                let help = format!("write `{key}: {{ default: … }}`, or `{key}: {{}}` for one that must be given");
+                problems.push(Problem::at(*key_span, message).help(help));
+            }
+        }
+    }
+    entries.iter().map(|entry| Param { entry, default: entry.value.entry("default").map(|e| &e.value) }).collect()
+}
+
+fn outputs<'a>(entry: &'a Entry, problems: &mut Problems) -> Vec<Edge<'a>> {
+    let outputs = document::edges(entry, "output", problems);
+    for output in &outputs {
+        document::id(output.port, output.port_span, "an output's name", problems);
+    }
+    outputs
+}
+
+impl Definition<'_> {
+    /// Whether the stage that uses this definition gives what must be given, and nothing else.
+    pub fn check(&self, stage: &Stage, problems: &mut Problems) -> bool {
+        let before = problems.len();
+        let names: Vec<&str> = self.params.iter().map(|param| param.entry.key.as_str()).collect();
+        let given = match stage.with.map(|(_, yaml)| &yaml.content) {
+            Some(Content::Mapping(entries)) => entries.as_slice(),
+            _ => &[],
+        };
+        for entry in given.iter().filter(|entry| !names.contains(&entry.key.as_str())) {
+            let message = format!("unknown parameter `{}` of stage `{}`", entry.key, stage.id);
+            let what = format!("parameters of `{}`", stage.uses.map_or("", |(uses, _)| uses));
+            problems.push(Problem::at(entry.key_span, message).help(did_you_mean(&entry.key, &what, &names)));
+        }
+        for name in self.params.iter().filter(|param| param.default.is_none()).map(|param| &param.entry.key) {
+            if !given.iter().any(|entry| entry.key == *name) {
+                problems.push(missing(name, stage));
+            }
+        }
+        problems.len() == before
+    }
+
+    /// What `${params.…}` refers to in the definition, when the stage that uses it has these values in its `with:`.
+    pub fn params(&self, stage: &Stage, mut with: Map<String, Value>) -> Vec<Entry> {
+        let given = |name: &str| stage.with.and_then(|(_, yaml)| yaml.entry(name));
+        let param = |param: &Param| {
+            let Entry { key, key_span, .. } = param.entry;
+            match (with.remove(key), given(key), param.default) {
+                (Some(value), Some(Entry { key_span, value: yaml, .. }), _) => {
+                    Some(Entry { key: key.clone(), key_span: *key_span, value: literal(value, yaml.span) })
+                }
+                (_, _, default) => Some(Entry { key: key.clone(), key_span: *key_span, value: default?.clone() }),
+            }
+        };
+        self.params.iter().filter_map(param).collect()
+    }
+}
+
+fn missing(name: &str, stage: &Stage) -> Problem {
+    let place: Option<Span> = stage.with.map(|(key, _)| key).or(stage.uses.map(|(_, span)| span));
+    let help = if stage.with.is_some() { format!("add `{name}: …`") } else { format!("add `with: {{ {name}: … }}`") };
+    let message = format!("the parameter `{name}` of stage `{}` is missing", stage.id);
+    Problem::at(place.unwrap_or(stage.id_span), message).help(help)
+}
