@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::document::{self, Edge, Stage, known_keys, mapping, text, word};
 use super::interpolate::literal;
 use super::problem::{Problem, Problems, Span};
-use super::words::did_you_mean;
+use super::words::{did_you_mean, nearest};
 use super::yaml::{Content, Entry, Yaml};
 use crate::artifact::Kind;
 use crate::stage::{self, registry};
@@ -173,13 +173,15 @@ impl Definition<'_> {
             Some(Content::Mapping(entries)) => entries.as_slice(),
             _ => &[],
         };
+        let mut meant = Vec::new();
         for entry in given.iter().filter(|entry| !names.contains(&entry.key.as_str())) {
+            meant.extend(nearest(&entry.key, &names));
             let message = format!("unknown parameter `{}` of stage `{}`", entry.key, stage.id);
             let what = format!("parameters of `{}`", stage.uses.map_or("", |(uses, _)| uses));
             problems.push(Problem::at(entry.key_span, message).help(did_you_mean(&entry.key, &what, &names)));
         }
         for name in self.params.iter().filter(|param| param.default.is_none()).map(|param| &param.entry.key) {
-            if !given.iter().any(|entry| entry.key == *name) {
+            if !given.iter().any(|entry| entry.key == *name) && !meant.contains(&name.as_str()) {
                 problems.push(missing(name, stage));
             }
         }

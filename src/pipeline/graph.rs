@@ -161,7 +161,7 @@ impl<'a> Wiring<'a> {
     }
 
     fn input(
-        &mut self,
+        &self,
         index: usize,
         input: &document::Edge<'a>,
         port: &Port<'a>,

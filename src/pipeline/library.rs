@@ -18,6 +18,8 @@ type Wrong = (String, Option<String>);
 /// All of them, each read once.
 #[derive(Default)]
 pub(super) struct Library {
+    /// The pipeline's real path, if it is a file.
+    pipeline: Option<PathBuf>,
     files: Vec<DefinitionFile>,
     /// What a path means in a file (none: the pipeline's); a path that cannot be followed is left out.
     links: HashMap<(Option<usize>, String), usize>,
@@ -41,7 +43,7 @@ pub(super) fn is_path(uses: &str) -> bool {
 impl Library {
     /// Reads every definition that the pipeline reaches. Files that cannot be read, and circles, go to the problems.
     pub fn read(pipeline: &Yaml, file: &Path, problems: &mut Problems) -> Self {
-        let mut library = Library::default();
+        let mut library = Library { pipeline: fs::canonicalize(file).ok(), ..Library::default() };
         library.follow(None, paths(pipeline), file, &mut Vec::new(), problems);
         problems.within(&[]);
         library
@@ -79,6 +81,10 @@ impl Library {
                 continue;
             }
             let index = locate(&uses, file).and_then(|(path, real)| {
+                if self.pipeline.as_ref() == Some(&real) {
+                    let message = format!("`{}` is the pipeline itself", path.display());
+                    return Err((message, Some("name the file of a definition".into())));
+                }
                 let known = self.files.iter().position(|file| file.real == real);
                 match known.and_then(|known| open.iter().position(|file| *file == known)) {
                     Some(first) => Err(self.circle(open.get(first..).unwrap_or_default())),

@@ -351,7 +351,7 @@ fn draw(handler: &GraphicalReportHandler, problem: &Problem) -> String {
         let _ = writeln!(drawn, "  at {}:{line}:{column}", report.file);
     }
     for place in &problem.used {
-        let _ = writeln!(drawn, "     used at {place}");
+        let _ = writeln!(drawn, "  used at {place}");
     }
     drawn.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }

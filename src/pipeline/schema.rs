@@ -1,12 +1,18 @@
-//! The JSON Schema of pipelines, generated from the kinds of stage and their types. Editors complete and check pipelines with it (`# yaml-language-server: $schema=…` in a file's first line).
+//! The JSON Schemas of pipelines and stage definitions, generated from the kinds of stage and their types. Editors complete and check pipelines with it (`# yaml-language-server: $schema=…` in a file's first line).
 
 use serde_json::{Map, Value, json};
 
 use crate::stage::{OutputPort, Port, StageKind, registry};
 
 const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
-/// Names of stages and parameters.
+/// Names of parameters, inputs and outputs.
 const WORD: &str = "^[A-Za-z0-9_-]+$";
+/// Names of stages: of those in a definition, only where a pipeline is written out.
+const STAGE: &str = "^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$";
+/// A stage, or one of its outputs.
+const SOURCE: &str = "^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*(\\.[A-Za-z0-9_-]+)?$";
+/// The file of a definition.
+const PATH: &str = "^\\.\\.?/.*\\.ya?ml$";
 /// The definition of a value that is a reference.
 const REFERENCE: &str = "#/$defs/reference";
 /// Formats that schemars writes and JSON Schema does not know.
@@ -15,11 +21,11 @@ const RUST_FORMATS: &[&str] =
 
 /// File name and content of the schemas of what users write.
 pub fn schemas() -> Vec<(&'static str, Value)> {
-    vec![("pipeline.schema.json", pipeline())]
+    vec![("pipeline.schema.json", pipeline()), ("stage.schema.json", definition())]
 }
 
-/// The schema of a pipeline: what a stage may have depends on the kind that `uses` names.
-fn pipeline() -> Value {
+/// Everything that stages are made of. What a stage may have depends on the kind that `uses` names.
+fn definitions() -> Map<String, Value> {
     let mut definitions = Map::new();
     definitions.insert("reference".into(), reference());
     definitions.insert("stage".into(), stage());
@@ -28,6 +34,11 @@ fn pipeline() -> Value {
         definitions.insert(format!("stage.{}", kind.name), stage_of(kind, &with));
         definitions.insert(format!("with.{}", kind.name), with);
     }
+    definitions
+}
+
+/// The schema of a pipeline.
+fn pipeline() -> Value {
     json!({
         "$schema": DRAFT,
         "title": "Pipeline",
@@ -49,17 +60,81 @@ fn pipeline() -> Value {
                 "propertyNames": { "pattern": WORD, "maxLength": 100 }
             },
             "env": environment(),
-            "stages": {
-                "description": "The stages by name. They run in the order that their inputs ask for.",
-                "type": "object",
-                "minProperties": 1,
-                "maxProperties": 1000,
-                "propertyNames": { "pattern": WORD, "maxLength": 100 },
-                "additionalProperties": { "$ref": "#/$defs/stage" }
-            }
+            "stages": stages()
         },
-        "$defs": definitions
+        "$defs": definitions()
     })
+}
+
+/// The schema of a stage definition.
+fn definition() -> Value {
+    let kinds: Vec<&str> = super::definition::kinds().iter().map(|kind| kind.name()).collect();
+    let kind = json!({ "description": "What the input carries.", "enum": kinds });
+    let words = json!({ "pattern": WORD, "maxLength": 100 });
+    json!({
+        "$schema": DRAFT,
+        "title": "Stage definition",
+        "description": "Stages that a pipeline of retune uses as one: `uses: ./stages/NAME.yaml`.",
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["stages"],
+        "properties": {
+            "description": { "description": "What the stages do together.", "type": "string" },
+            "inputs": {
+                "description": "The inputs, which the stages below name `inputs.NAME`.",
+                "type": ["object", "null"],
+                "propertyNames": words,
+                "additionalProperties": {
+                    "anyOf": [kind, {
+                        "type": "object",
+                        "additionalProperties": false,
+                        "required": ["kind"],
+                        "properties": {
+                            "kind": kind,
+                            "description": { "description": "What is expected.", "type": "string" },
+                            "optional": { "description": "It may be left out.", "type": "boolean", "default": false }
+                        }
+                    }]
+                }
+            },
+            "params": {
+                "description": "The parameters, which the stages below name `${params.NAME}`. Those without a default must be given.",
+                "type": ["object", "null"],
+                "propertyNames": words,
+                "additionalProperties": {
+                    "type": ["object", "null"],
+                    "additionalProperties": false,
+                    "properties": {
+                        "default": { "description": "The value when none is given." },
+                        "description": { "description": "What the parameter means.", "type": "string" }
+                    }
+                }
+            },
+            "outputs": {
+                "description": "The outputs: for each the stage below that yields it, as `STAGE` or `STAGE.OUTPUT`.",
+                "type": ["object", "null"],
+                "propertyNames": words,
+                "additionalProperties": source()
+            },
+            "stages": stages()
+        },
+        "$defs": definitions()
+    })
+}
+
+fn stages() -> Value {
+    json!({
+        "description": "The stages by name. They run in the order that their inputs ask for.",
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 1000,
+        "propertyNames": { "pattern": STAGE, "maxLength": 100 },
+        "additionalProperties": { "$ref": "#/$defs/stage" }
+    })
+}
+
+fn source() -> Value {
+    json!({ "type": ["string", "integer"], "pattern": SOURCE })
 }
 
 fn reference() -> Value {
@@ -102,8 +177,11 @@ fn environment() -> Value {
 
 /// What all stages have in common, and the choice by kind.
 fn stage() -> Value {
-    let uses: Vec<Value> =
+    let mut uses: Vec<Value> =
         registry::KINDS.iter().map(|kind| json!({ "const": kind.name, "description": kind.summary })).collect();
+    uses.push(
+        json!({ "type": "string", "pattern": PATH, "description": "The file of a stage definition, relative to this one." }),
+    );
     let choice = registry::KINDS.iter().map(|kind| {
         json!({
             "if": { "properties": { "uses": { "const": kind.name } }, "required": ["uses"] },
@@ -115,8 +193,12 @@ fn stage() -> Value {
         "additionalProperties": false,
         "required": ["uses"],
         "properties": {
-            "uses": { "description": "The kind of the stage.", "oneOf": uses },
-            "inputs": { "description": "Where each input comes from: `STAGE` or `STAGE.OUTPUT`.", "type": "object" },
+            "uses": { "description": "The kind of the stage, or a stage definition.", "oneOf": uses },
+            "inputs": {
+                "description": "Where each input comes from: `STAGE` or `STAGE.OUTPUT`.",
+                "type": "object",
+                "additionalProperties": source()
+            },
             "with": { "description": "The parameters of the stage.", "type": "object" },
             "description": { "description": "What the stage is for.", "type": "string" }
         },
@@ -152,7 +234,7 @@ fn input(port: &Port) -> Value {
     json!({
         "description": format!("{} ({}{optional})", port.doc, port.kind),
         "type": ["string", "integer"],
-        "pattern": "^[A-Za-z0-9_-]+(\\.[A-Za-z0-9_-]+)?$"
+        "pattern": SOURCE
     })
 }
 
