@@ -230,8 +230,8 @@ mod tests {
         insta::assert_snapshot!(error(json!({}), &[CHUNKS]), @"the input `chunks` is for keyword rules: name a file of them with `rules`, or remove the input");
         insta::assert_snapshot!(error(json!({ "rules": "rules.jsonl" }), &[JUDGED]), @"`rules` pick their texts from chunks: connect the input `chunks`");
         insta::assert_snapshot!(refused(&KIND, json!({ "negatives": 0 })), @"negatives: a triplet needs a negative: `negatives` must be at least 1");
-        insta::assert_snapshot!(refused(&KIND, json!({ "negatives": 3, "range_min": 4, "range_max": 6 })), @"");
-        insta::assert_snapshot!(error(json!({ "negatives_from": "hard" }), &[JUDGED]), @"");
+        insta::assert_snapshot!(refused(&KIND, json!({ "negatives": 3, "range_min": 4, "range_max": 6 })), @"range_max: `range_max` must be at least `range_min` and `negatives` together: 7");
+        insta::assert_snapshot!(error(json!({ "negatives_from": "hard" }), &[JUDGED]), @"hard negatives are what a model takes for answers: connect the input `model`");
         let missing = bench().externals(&KIND, json!({ "rules": "rules.jsonl" })).unwrap_err();
         insta::assert_snapshot!(missing, @"`rules.jsonl` cannot be read");
     }
