@@ -55,12 +55,17 @@ pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T> {
 }
 
 /// Writes `rows` to `path`, one a line.
+///
+/// # Errors
+/// The file cannot be written.
 pub fn write<T: Serialize>(path: &Path, rows: impl IntoIterator<Item = T>) -> Result<()> {
-    let file = File::create(path).with_context(|| format!("failed to create {}", path.display()))?;
-    let mut writer = BufWriter::new(file);
-    for row in rows {
-        serde_json::to_writer(&mut writer, &row)?;
-        writer.write_all(b"\n")?;
-    }
-    writer.flush().with_context(|| format!("failed to write {}", path.display()))
+    let lines = || -> std::io::Result<()> {
+        let mut writer = BufWriter::new(File::create(path)?);
+        for row in rows {
+            serde_json::to_writer(&mut writer, &row)?;
+            writer.write_all(b"\n")?;
+        }
+        writer.flush()
+    };
+    lines().with_context(|| format!("failed to write {}", path.display()))
 }

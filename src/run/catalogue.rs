@@ -40,8 +40,7 @@ impl Runs {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
         let named = entries.filter(|e| e.path().join("run.json").is_file());
         let mut ids: Vec<String> = named.filter_map(|e| e.file_name().into_string().ok()).collect();
-        // Names begin with the time.
-        ids.sort();
+        ids.sort_by(|a, b| age(a).cmp(&age(b)));
         Runs { folder: folder.to_owned(), ids }
     }
 
@@ -87,6 +86,11 @@ impl Runs {
     }
 }
 
+/// What orders runs by their names: the time they begin with, and the fraction of the second they end with.
+fn age(id: &str) -> (Option<&str>, Option<&str>, &str) {
+    (id.get(..15), id.rsplit('-').next(), id)
+}
+
 /// How many runs before the latest: `latest` is 0, `latest~2` is 2.
 fn latest(run: &str) -> Option<usize> {
     match run.strip_prefix("latest")? {
@@ -127,15 +131,16 @@ mod tests {
 
     #[test]
     fn a_run_by_name_beginning_path_and_age() {
+        // The second began before the first, in the same second.
         let names = ["20261124-101500-a-7f3a", "20261124-101500-b-1111", "20261125-090000-a-0abc"];
         let (folder, runs) = runs(&names);
         let select = |run: &str| runs.select(run).map(|p| p.file_name().unwrap().to_string_lossy().into_owned());
         assert_eq!(select("latest").unwrap(), names[2]);
-        assert_eq!(select("latest~2").unwrap(), names[0]);
+        assert_eq!((select("latest~1").unwrap(), select("latest~2").unwrap()), (names[0].into(), names[1].into()));
         assert_eq!(select("20261124-101500-b").unwrap(), names[1]);
         assert_eq!(select(names[0]).unwrap(), names[0]);
         assert_eq!(select(&folder.path().join(names[1]).to_string_lossy()).unwrap(), names[1]);
-        insta::assert_snapshot!(select("2026112").unwrap_err(), @"`2026112` may mean `20261124-101500-a-7f3a`, `20261124-101500-b-1111`, `20261125-090000-a-0abc`; give more of its name");
+        insta::assert_snapshot!(select("2026112").unwrap_err(), @"`2026112` may mean `20261124-101500-b-1111`, `20261124-101500-a-7f3a`, `20261125-090000-a-0abc`; give more of its name");
         insta::assert_snapshot!(select("nope").unwrap_err(), @"no run is called `nope`; `retune runs` lists the 3 that are there, and `latest` is `20261125-090000-a-0abc`");
         insta::assert_snapshot!(select("latest~3").unwrap_err(), @"`latest~3` reaches further back than the 3 runs that are there");
     }

@@ -32,10 +32,10 @@ pub struct Recorder {
 
 /// The directory of a run cannot be written.
 #[derive(Debug, thiserror::Error)]
-#[error("the run's directory `{}` cannot be written: {source}; free the disk or its permissions, or name another folder with `--runs`", path.display())]
+#[error("the run's directory `{}` cannot be written: {cause}; free the disk or its permissions, or name another folder with `--runs`", path.display())]
 pub struct RecorderError {
     path: PathBuf,
-    source: io::Error,
+    cause: io::Error,
 }
 
 /// The lock of a run's directory.
@@ -47,7 +47,7 @@ impl Recorder {
     /// # Errors
     /// The directory cannot be made.
     pub fn create(runs: &Path, mut record: RunRecord, lock: &str) -> Result<Self, RecorderError> {
-        let folder = make(runs, &record).map_err(|source| RecorderError { path: runs.to_owned(), source })?;
+        let folder = make(runs, &record).map_err(|cause| RecorderError { path: runs.to_owned(), cause })?;
         record.id = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let open = || -> io::Result<(File, File)> {
             let alive = File::create(folder.join(ALIVE))?;
@@ -56,7 +56,7 @@ impl Recorder {
             fs::create_dir_all(folder.join("logs"))?;
             Ok((alive, File::options().append(true).create(true).open(folder.join("events.jsonl"))?))
         };
-        let (alive, events) = open().map_err(|source| RecorderError { path: folder.clone(), source })?;
+        let (alive, events) = open().map_err(|cause| RecorderError { path: folder.clone(), cause })?;
         let recorder = Recorder { folder, record: Mutex::new(record), events: Mutex::new(events), _alive: alive };
         recorder.update(|_| ())?;
         Ok(recorder)
@@ -83,7 +83,7 @@ impl Recorder {
         let mut record = self.record();
         let value = change(&mut record);
         let path = self.folder.join("run.json");
-        write_json(&path, &*record).map_err(|source| RecorderError { path: self.folder.clone(), source })?;
+        write_json(&path, &*record).map_err(|cause| RecorderError { path: self.folder.clone(), cause })?;
         Ok(value)
     }
 
@@ -133,7 +133,7 @@ impl Recorder {
     /// # Errors
     /// A file cannot be written.
     pub fn finish(&self, status: RunStatus) -> Result<RunRecord, RecorderError> {
-        let fail = |source| RecorderError { path: self.folder.clone(), source };
+        let fail = |cause| RecorderError { path: self.folder.clone(), cause };
         let metrics = self.record().metrics();
         write_json(&self.folder.join("metrics.json"), &metrics).map_err(fail)?;
         let mut csv = csv::Writer::from_writer(Vec::new());
@@ -156,14 +156,14 @@ impl Recorder {
     }
 }
 
-/// A new directory, named by time, pipeline and four digits that tell runs of the same second apart.
+/// A new directory, named by time and pipeline. The four digits at the end are the fraction of the second, so that runs of the same
+/// second are told apart and stay in their order.
 fn make(runs: &Path, record: &RunRecord) -> io::Result<PathBuf> {
     fs::create_dir_all(runs)?;
     let time = record.started.strftime("%Y%m%d-%H%M%S");
-    for attempt in 0..1000u32 {
-        let salt = format!("{}:{}:{attempt}", record.started, std::process::id());
-        let digest = blake3::hash(salt.as_bytes()).to_hex();
-        let folder = runs.join(format!("{time}-{}-{}", record.pipeline, &digest[..4]));
+    let fraction = i64::from(record.started.subsec_nanosecond()) * 0x1_0000 / 1_000_000_000;
+    for digits in fraction.max(0)..0x1_0000 {
+        let folder = runs.join(format!("{time}-{}-{digits:04x}", record.pipeline));
         match fs::create_dir(&folder) {
             Ok(()) => return std::path::absolute(folder),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}

@@ -46,8 +46,8 @@ pub struct Store {
 /// What goes wrong with a store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("the store at `{}` cannot be used: `{}`: {source}; free the disk or its permissions, or name another folder with `--store`", root.display(), path.display())]
-    Io { root: PathBuf, path: PathBuf, source: std::io::Error },
+    #[error("the store at `{}` cannot be used: `{}`: {cause}; free the disk or its permissions, or name another folder with `--store`", root.display(), path.display())]
+    Io { root: PathBuf, path: PathBuf, cause: std::io::Error },
     #[error("the store at `{}` has format {found}, and this program reads format {FORMAT}; name another folder with `--store`", root.display())]
     Format { root: PathBuf, found: String },
     #[error("the stage wrote no `{0}`")]
@@ -94,8 +94,8 @@ impl Store {
         tempfile::Builder::new().prefix("stage-").tempdir_in(&folder).map_err(|e| self.io(&folder, e))
     }
 
-    fn io(&self, path: &Path, source: std::io::Error) -> StoreError {
-        StoreError::Io { root: self.root.clone(), path: path.to_owned(), source }
+    fn io(&self, path: &Path, cause: std::io::Error) -> StoreError {
+        StoreError::Io { root: self.root.clone(), path: path.to_owned(), cause }
     }
 
     /// `folder/ab/cdef…` for a digest `abcdef…`.
