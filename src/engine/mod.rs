@@ -63,10 +63,11 @@ impl<'a> Engine<'a> {
         let digest_file = |path: &std::path::Path| digests.digest(path);
         let surroundings = Surroundings { base: &pipeline.base, downloads: &downloads, digest_file: &digest_file };
         let (mut externals, mut errors) = (Vec::new(), Vec::new());
-        for name in options.force.iter().chain(&options.only) {
-            if !pipeline.stages.iter().any(|n| n.id == *name) {
-                let known = pipeline.stages.iter().map(|n| format!("`{}`", n.id)).collect::<Vec<_>>().join(", ");
-                errors.push(format!("there is no stage `{name}`; the pipeline has {known}"));
+        let mut options = options;
+        for names in [&mut options.force, &mut options.only] {
+            match stages(pipeline, names) {
+                Ok(found) => *names = found,
+                Err(unknown) => errors.extend(unknown),
             }
         }
         for node in &pipeline.stages {
@@ -111,4 +112,19 @@ impl<'a> Engine<'a> {
     fn feeds(&self, node: &Node) -> BTreeMap<&'static str, &str> {
         node.inputs.iter().map(|edge| (edge.port, self.pipeline.stages[edge.from].id.as_str())).collect()
     }
+}
+
+/// The stages that `names` name: each itself, or all those of a definition.
+fn stages(pipeline: &Pipeline, names: &BTreeSet<String>) -> Result<BTreeSet<String>, Vec<String>> {
+    let (mut found, mut unknown) = (BTreeSet::new(), Vec::new());
+    for name in names {
+        let belongs = |id: &str| id == name || id.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('/'));
+        let before = found.len();
+        found.extend(pipeline.stages.iter().filter(|n| belongs(&n.id)).map(|n| n.id.clone()));
+        if found.len() == before && !found.contains(name) {
+            let known = pipeline.stages.iter().map(|n| format!("`{}`", n.id)).collect::<Vec<_>>().join(", ");
+            unknown.push(format!("there is no stage `{name}`; the pipeline has {known}"));
+        }
+    }
+    if unknown.is_empty() { Ok(found) } else { Err(unknown) }
 }

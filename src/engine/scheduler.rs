@@ -52,7 +52,7 @@ impl Engine<'_> {
         }
         let (names, only) = (names.join(", "), self.options.only.iter().cloned().collect::<Vec<_>>().join("`, `"));
         Err(PrepareError(vec![format!(
-            "`--only` runs `{only}` alone, but {names}, which it needs, is not cached; run without `--only`"
+            "`--only` runs `{only}` alone, and needs {names} from the store, which does not have it; run without `--only`"
         )]))
     }
 
