@@ -65,20 +65,24 @@ fn nearest(query: ArrayView1<f32>, rows: ArrayView2<f32>, count: usize) -> BTree
 }
 
 /// Splits a text at empty lines and after `.`, `!` and `?` that white space and no lower-case letter follow. Pieces of one or two
-/// words, which are headings and not answers, are left out unless there is nothing else.
+/// words and lines that begin with `#`, which are headings and not answers, are left out unless there is nothing else.
 fn sentences(text: &str) -> Vec<String> {
     let mut all = Vec::new();
     let mut paragraph = String::new();
     for line in text.lines().chain([""]) {
-        if line.trim().is_empty() {
+        let heading = line.starts_with('#');
+        if heading || line.trim().is_empty() {
             split(&one_line(&paragraph), &mut all);
             paragraph.clear();
+        }
+        if heading {
+            all.push(one_line(line));
         } else {
             paragraph += line;
             paragraph.push('\n');
         }
     }
-    let long = |s: &String| s.split(' ').count() > 2;
+    let long = |s: &String| s.split(' ').count() > 2 && !s.starts_with('#');
     if all.iter().any(long) {
         all.retain(long);
     }
@@ -121,6 +125,8 @@ mod tests {
             ]
         );
         assert_eq!(sentences("Indexes"), ["Indexes"]);
+        assert_eq!(sentences("## What an index costs\nAn index costs space."), ["An index costs space."]);
+        assert_eq!(sentences("## What an index costs"), ["## What an index costs"]);
         assert!(sentences(" \n\t").is_empty());
     }
 
