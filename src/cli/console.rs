@@ -81,10 +81,9 @@ impl Console {
                 shown.bar.set_style(bar());
             }
             shown.bar.set_position(progress.done);
-            shown.bar.set_message(if progress.total > 0 {
-                format!("{} {}  {}", left(progress, shown.started), progress.unit, progress.message)
-            } else {
-                progress.message.clone()
+            shown.bar.set_message(match progress.total {
+                0 => progress.message.clone(),
+                _ => format!("{}  {}  {}", progress.unit, progress.message, left(progress, shown.started)),
             });
         } else if shown.said.elapsed() >= SILENCE {
             shown.said = Instant::now();

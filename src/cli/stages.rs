@@ -2,11 +2,11 @@
 
 use anyhow::anyhow;
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Failure, Global, print};
-use crate::stage::reference;
 use crate::stage::registry::{KINDS, find};
+use crate::stage::{StageKind, reference};
 
 /// Lists the kinds of stage, or explains one.
 #[derive(Args)]
@@ -28,14 +28,29 @@ impl Stages {
             let names = || KINDS.iter().map(|k| format!("`{}`", k.name)).collect::<Vec<_>>().join(", ");
             let kind = find(name);
             let kind = kind.ok_or_else(|| Failure::Call(anyhow!("there is no kind of stage `{name}`; there are {}", names())))?;
+            if global.json {
+                return Ok(print::json(&described(kind))?);
+            }
             return Ok(print::text(&reference::section(kind))?);
         }
         if global.json {
-            let kinds: Vec<_> =
-                KINDS.iter().map(|k| json!({ "name": k.name, "version": k.version, "summary": k.summary })).collect();
-            return Ok(print::json(&kinds)?);
+            return Ok(print::json(&KINDS.iter().map(|kind| described(kind)).collect::<Vec<_>>())?);
         }
         let rows: Vec<Vec<String>> = KINDS.iter().map(|k| vec![k.name.to_owned(), k.summary.to_owned()]).collect();
         Ok(print::text(&print::columns(&rows))?)
     }
+}
+
+/// A kind of stage for programs: its ports, and the schema of its parameters.
+fn described(kind: &StageKind) -> Value {
+    let inputs = kind.inputs.iter().map(|p| json!({ "name": p.name, "kind": p.kind, "required": p.required, "doc": p.doc }));
+    let outputs = kind.outputs.iter().map(|p| json!({ "name": p.name, "kind": p.kind, "file": p.file, "doc": p.doc }));
+    json!({
+        "name": kind.name,
+        "version": kind.version,
+        "summary": kind.summary,
+        "inputs": inputs.collect::<Vec<_>>(),
+        "outputs": outputs.collect::<Vec<_>>(),
+        "parameters": Value::from((kind.schema)()),
+    })
 }
