@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::pipeline::PipelineError;
+use crate::run::RunRecord;
 use crate::stage::Table;
 
 /// Whether output to a terminal is coloured.
@@ -108,6 +109,17 @@ pub(super) fn table(table: &Table) -> String {
     line("", &table.columns);
     table.rows.iter().for_each(|(name, cells)| line(name, cells));
     text
+}
+
+/// The tables that the stages of a run made, each with its summary; under the stage's name where there are several.
+pub(super) fn tables(record: &RunRecord) -> String {
+    let outcomes = record.stages.iter().filter_map(|(id, stage)| Some((id, stage.outcome.as_ref()?)));
+    let tables: Vec<_> = outcomes.filter_map(|(id, outcome)| Some((id, outcome.table.as_ref()?, &outcome.summary))).collect();
+    let one = |(id, rows, summary): &(&String, &Table, &String)| {
+        let title = if tables.len() > 1 { format!("{id}\n") } else { String::new() };
+        format!("\n{title}{}{summary}\n", table(rows))
+    };
+    tables.iter().map(one).collect()
 }
 
 /// Lines of columns, all to the left.

@@ -125,12 +125,7 @@ fn below_here(folder: &Path) -> String {
 
 /// What is printed at the end of a run: the tables that stages made, how it went, and where it lies.
 fn report(record: &RunRecord, folder: &str, style: Style) -> String {
-    let mut text = String::new();
-    for outcome in record.stages.values().filter_map(|stage| stage.outcome.as_ref()) {
-        if let Some(table) = &outcome.table {
-            text += &format!("\n{}{}\n", print::table(table), outcome.summary);
-        }
-    }
+    let mut text = print::tables(record);
     let count = |status| record.count(status);
     let (done, cached) = (count(StageStatus::Done), count(StageStatus::Cached));
     let (failed, skipped) = (count(StageStatus::Failed), count(StageStatus::Skipped));

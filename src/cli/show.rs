@@ -57,11 +57,8 @@ fn render(record: &RunRecord, folder: &str, color: bool) -> String {
         if let Some(error) = &stage.error {
             let _ = write!(text, "\n{} {error}\n", paint("error:", Tone::Bad, color));
         }
-        if let Some(table) = stage.outcome.as_ref().and_then(|o| o.table.as_ref()) {
-            let _ = write!(text, "\n{}", print::table(table));
-        }
     }
-    text
+    text + &print::tables(record)
 }
 
 fn row(id: &str, stage: &StageRecord, color: bool) -> Vec<String> {
