@@ -3,6 +3,8 @@
 mod common;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -75,10 +77,57 @@ fn an_experiment_from_documents_to_answers() {
     for id in &ran {
         assert!(["tuned", "after", "comparison", "retrieved", "answers", "picture"].contains(&id.as_str()), "{id} ran");
     }
-    assert_eq!(reasons(&changed, "tuned"), "parameter `lr` 0.00002 → 0.00005");
+    assert_eq!(reasons(&changed, "tuned"), "parameter `lr` 2e-5 → 5e-5");
     let ids = [&again, &changed].map(|r| r["id"].as_str().unwrap().to_owned());
     let diff = project.retune(&["diff", &ids[0], &ids[1], "--all"]).succeeded().stdout();
-    assert!(diff.contains("parameter `lr` 0.00002 → 0.00005") && diff.contains("after.ndcg@10"), "{diff}");
+    assert!(diff.contains("parameter `lr` 2e-5 → 5e-5") && diff.contains("after.ndcg@10"), "{diff}");
+}
+
+/// A language model's server that answers every question with the key it was sent.
+fn indiscreet_server() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut reader = BufReader::new(stream.unwrap());
+            let (mut key, mut length) = (String::new(), 0);
+            for line in reader.by_ref().lines().map(Result::unwrap).take_while(|line| !line.is_empty()) {
+                let (name, value) = line.split_once(": ").unwrap_or_default();
+                match name.to_ascii_lowercase().as_str() {
+                    "authorization" => key = value.to_owned(),
+                    "content-length" => length = value.parse().unwrap(),
+                    _ => {}
+                }
+            }
+            reader.read_exact(&mut vec![0; length]).unwrap();
+            let body =
+                serde_json::json!({ "choices": [{ "message": { "content": format!("Your key is {key}.") } }] }).to_string();
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            reader.get_mut().write_all((head + &body).as_bytes()).unwrap();
+        }
+    });
+    url
+}
+
+#[test]
+fn a_key_is_written_nowhere() {
+    let key = "sk-e2e-0123456789abcdef";
+    let project = Project::new(EXPERIMENT);
+    // The key comes from a file, as people keep it.
+    project.write(".env", format!("OPENAI_API_KEY={key}\n"));
+    let url = indiscreet_server();
+    let sets = ["provider=openai".to_owned(), "model=any".to_owned(), format!("base_url={url}")];
+    let sets: Vec<String> = sets.iter().flat_map(|s| ["--set".to_owned(), format!("stages.answers.with.{s}")]).collect();
+    let arguments: Vec<&str> = ["run", "pipelines/p.yaml"].into_iter().chain(sets.iter().map(String::as_str)).collect();
+    let output = project.command(&arguments).env_remove("OPENAI_API_KEY").output().unwrap();
+    let ended = Ended(output).succeeded();
+    assert!(!ended.stdout().contains(key) && !ended.stderr().contains(key));
+    let answers = json_lines(&project.runs()[0].join("artifacts/answers/answers.jsonl"));
+    assert!(answers[0]["answer"].as_str().unwrap().starts_with("Your key is "), "{answers:?}");
+    for file in files(&project.path("")).iter().filter(|f| *f != ".env") {
+        let bytes = fs::read(project.path(file)).unwrap();
+        assert!(!bytes.windows(key.len()).any(|w| w == key.as_bytes()), "the key is in {file}");
+    }
 }
 
 #[test]

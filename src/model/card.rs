@@ -35,7 +35,7 @@ impl Card {
         card.push_str("tags:\n- sentence-transformers\n- sentence-similarity\n- feature-extraction\n- retune\n---\n\n# A fine-tuned sentence embedding model\n\n");
         let _ = writeln!(
             card,
-            "Fine-tuned from `{}` with [retune](https://crates.io/crates/retune) {}. It maps a text to a vector of {} numbers{}, \
+            "Fine-tuned from `{}` with retune {}. It maps a text to a vector of {} numbers{}, \
              from the {} of its token vectors; texts are cut after {} tokens.\n",
             self.base_model,
             env!("CARGO_PKG_VERSION"),

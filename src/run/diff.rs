@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::record::RunRecord;
+use crate::stage::reference::written;
 use crate::store::Fingerprint;
 
 /// What differs between two runs.
@@ -149,10 +150,7 @@ pub fn values(from: Option<&Value>, to: Option<&Value>) -> String {
 
 /// A value on one line, cut when it is long.
 fn short(value: &Value) -> String {
-    let text = match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
+    let text = written(value);
     if text.chars().count() > 60 { text.chars().take(57).chain("…".chars()).collect() } else { text }
 }
 
@@ -207,7 +205,7 @@ mod tests {
         insta::assert_snapshot!(words.join("\n"), @"
         code of stage kind `train` is version 3, was 2
         parameter `loss.margin` 5.0 → 1.0
-        parameter `lr` 0.00002 → 0.00003
+        parameter `lr` 2e-5 → 3e-5
         parameter `note` unset → x
         ONNX Runtime 1.31.0, CPU → 1.32.0, CPU
         file `data/a.md` changed

@@ -44,12 +44,24 @@ pub fn section(kind: &StageKind) -> String {
     text
 }
 
+/// A value on one line, as people write it: texts without quotes, small numbers like `2e-5`.
+pub fn written(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => match number.as_f64() {
+            Some(x) if x != 0.0 && x.abs() < 1e-3 => format!("{x:e}"),
+            _ => number.to_string(),
+        },
+        other => other.to_string(),
+    }
+}
+
 /// A line of the table, and lines for the parts of an object.
 fn parameter(schema: &Value, name: &str, property: &Value, required: bool, text: &mut String) {
     let default = match property.get("default") {
         Some(Value::Null) | None if required => "required".to_owned(),
         Some(Value::Null) | None => String::new(),
-        Some(value) => format!("`{value}`"),
+        Some(value) => format!("`{}`", written(value)),
     };
     let (kind, description) = (type_of(schema, property), cell(&words(property)));
     let _ = writeln!(text, "| `{name}` | {} | {} | {description} |", cell(&kind), cell(&default));
