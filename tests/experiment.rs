@@ -78,7 +78,12 @@ fn an_experiment_from_documents_to_answers() {
         assert!(["tuned", "after", "comparison", "retrieved", "answers", "picture"].contains(&id.as_str()), "{id} ran");
     }
     assert_eq!(reasons(&changed, "tuned"), "parameter `lr` 2e-5 → 5e-5");
+    let compared = fs::read_to_string(artifacts.join("comparison/comparison.json")).unwrap();
+    let compared: Value = serde_json::from_str(&compared).unwrap();
+    assert!(compared["measures"]["ndcg@10"]["p_holm"].as_f64().unwrap() <= 1.0, "{compared}");
     let ids = [&again, &changed].map(|r| r["id"].as_str().unwrap().to_owned());
+    let bound = |text: &str| project.retune(&["diff", &ids[0], &ids[1], "--fail-if", text]).status();
+    assert_eq!([bound("after.ndcg@10<-2"), bound("after.ndcg@10<2"), bound("nothing<0")], [0, 3, 2]);
     let diff = project.retune(&["diff", &ids[0], &ids[1], "--all"]).succeeded().stdout();
     assert!(diff.contains("parameter `lr` 2e-5 → 5e-5") && diff.contains("after.ndcg@10"), "{diff}");
 }

@@ -37,6 +37,18 @@ impl Metrics {
         jsonl::parse(&text).with_context(|| path.display().to_string())
     }
 
+    /// The values of `measure` of each query, here and in `other`; `None` when these are figures of other definitions or queries, which
+    /// cannot be paired.
+    pub fn paired(&self, other: &Metrics, measure: &str) -> Option<Vec<(f64, f64)>> {
+        if self.convention != other.convention || self.per_query.len() != other.per_query.len() {
+            return None;
+        }
+        let values = |(query, values): (&String, &BTreeMap<String, f64>)| {
+            Some((*values.get(measure)?, *other.per_query.get(query)?.get(measure)?))
+        };
+        self.per_query.iter().map(values).collect()
+    }
+
     /// Writes the folder; the columns of the tables are in the order of `measures`.
     ///
     /// # Errors

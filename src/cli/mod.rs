@@ -73,6 +73,8 @@ enum Failure {
     Failed(anyhow::Error),
     /// A stage failed, and the run has been printed with it already.
     Told,
+    /// A metric is worse than allowed: exit status 3.
+    Regressed(anyhow::Error),
     /// The call is wrong: exit status 2.
     Call(anyhow::Error),
     /// The pipeline is wrong: exit status 2.
@@ -117,6 +119,11 @@ pub fn main() -> ExitCode {
         Err(Failure::Call(error)) => {
             print::error(&error, global.json, style);
             ExitCode::from(2)
+        }
+        Err(Failure::Regressed(error)) => {
+            // The comparison is on the standard output already, where JSON must stay one value.
+            print::error(&error, false, style);
+            ExitCode::from(3)
         }
         Err(Failure::Pipeline(error)) => {
             print::pipeline_error(&error, global.json, style);

@@ -3,6 +3,7 @@
 mod measure;
 mod metrics;
 mod rank;
+pub mod significance;
 
 pub use measure::{Convention, Measure, Quantity};
 pub use metrics::{Evaluation, score};

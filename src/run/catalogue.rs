@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use super::diff::Compared;
 use super::record::{RunRecord, RunStatus};
 use super::recorder::ALIVE;
 
@@ -75,6 +76,15 @@ impl Runs {
             _ if candidates.iter().any(|id| id == run) => Ok(self.folder.join(run)),
             _ => Err(SelectError::Ambiguous { run: run.to_owned(), candidates }),
         }
+    }
+
+    /// The run that `run` means, to be compared.
+    ///
+    /// # Errors
+    /// As [`Runs::read`].
+    pub fn compared(&self, run: &str) -> Result<Compared, SelectError> {
+        let folder = self.select(run)?;
+        Ok(Compared { record: read(&folder)?, folder })
     }
 
     /// The record of the run that `run` means.

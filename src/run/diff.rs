@@ -1,19 +1,25 @@
 //! What differs between two runs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use serde::Serialize;
 use serde_json::Value;
 
-use super::record::RunRecord;
+use super::record::{RunRecord, RunStatus};
+use crate::artifact::{Kind, Metrics};
+use crate::evaluation::significance::{Significance, compare, holm};
 use crate::stage::reference::written;
+use crate::stage::registry;
 use crate::store::Fingerprint;
 
 /// What differs between two runs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Diff {
     pub from: String,
+    pub from_status: RunStatus,
     pub to: String,
+    pub to_status: RunStatus,
     /// Stages whose parameters, code or surroundings differ, in the order of the second run.
     pub stages: Vec<StageChanges>,
     /// Every figure that one of them has.
@@ -40,6 +46,12 @@ pub enum Change {
     Removed,
 }
 
+/// A run to be compared: its record and its directory.
+pub struct Compared {
+    pub record: RunRecord,
+    pub folder: PathBuf,
+}
+
 /// A figure in both runs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MetricChange {
@@ -49,37 +61,75 @@ pub struct MetricChange {
     pub difference: Option<f64>,
     /// Relative to the first, in per cent; absent when the first is 0.
     pub percent: Option<f64>,
+    /// Of a figure that is the mean over queries, when both runs have the values of the same queries and some of them differ.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub significance: Option<Significance>,
 }
 
 impl Diff {
     /// Compares two runs.
-    pub fn of(from: &RunRecord, to: &RunRecord) -> Self {
-        let mut stages = Vec::new();
-        let removed = from.stages.keys().filter(|id| !to.stages.contains_key(*id));
-        for id in to.stages.keys().chain(removed) {
-            let changes = match (from.stages.get(id), to.stages.get(id)) {
-                (None, _) => vec![Change::Added],
-                (_, None) => vec![Change::Removed],
-                (Some(a), Some(b)) => match (&a.fingerprint, &b.fingerprint) {
-                    (Some(a), Some(b)) => Change::between(a, b),
-                    _ => Vec::new(),
-                },
-            };
-            if !changes.is_empty() {
-                stages.push(StageChanges { stage: id.clone(), changes });
+    pub fn of(from: &Compared, to: &Compared) -> Self {
+        let (a, b) = (from.record.metrics(), to.record.metrics());
+        let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+        let mut metrics: Vec<MetricChange> =
+            names.into_iter().map(|name| metric(name, a.get(name).copied(), b.get(name).copied())).collect();
+        for (id, before) in measured(from) {
+            if let Some((_, after)) = measured(to).find(|(other, _)| *other == id) {
+                metrics.iter_mut().for_each(|m| m.significance = m.significance.take().or_else(|| test(id, m, &before, &after)));
             }
         }
-        let (a, b) = (from.metrics(), to.metrics());
-        let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-        let metrics = names.into_iter().map(|name| metric(name, a.get(name).copied(), b.get(name).copied())).collect();
-        Diff { from: from.id.clone(), to: to.id.clone(), stages, metrics }
+        let tested: Vec<f64> = metrics.iter().filter_map(|m| Some(m.significance.as_ref()?.p)).collect();
+        let corrected = holm(&tested);
+        for (significance, p) in metrics.iter_mut().filter_map(|m| m.significance.as_mut()).zip(corrected) {
+            significance.p_holm = p;
+        }
+        let describe = |run: &Compared| (run.record.id.clone(), run.record.status);
+        let ((from_id, from_status), (to_id, to_status)) = (describe(from), describe(to));
+        let stages = stages(&from.record, &to.record);
+        Diff { from: from_id, from_status, to: to_id, to_status, stages, metrics }
     }
+}
+
+/// The stages that differ, in the order of the second run.
+fn stages(from: &RunRecord, to: &RunRecord) -> Vec<StageChanges> {
+    let mut stages = Vec::new();
+    let removed = from.stages.keys().filter(|id| !to.stages.contains_key(*id));
+    for id in to.stages.keys().chain(removed) {
+        let changes = match (from.stages.get(id), to.stages.get(id)) {
+            (None, _) => vec![Change::Added],
+            (_, None) => vec![Change::Removed],
+            (Some(a), Some(b)) => match (&a.fingerprint, &b.fingerprint) {
+                (Some(a), Some(b)) => Change::between(a, b),
+                _ => Vec::new(),
+            },
+        };
+        if !changes.is_empty() {
+            stages.push(StageChanges { stage: id.clone(), changes });
+        }
+    }
+    stages
+}
+
+/// Stage → the metrics that it yielded, of the stages whose metrics are still in the run's directory.
+fn measured(run: &Compared) -> impl Iterator<Item = (&str, Metrics)> {
+    run.record.stages.iter().filter_map(|(id, stage)| {
+        let kind = registry::find(&stage.uses)?;
+        let port = kind.outputs.iter().find(|port| port.kind == Kind::Metrics)?;
+        Some((id.as_str(), Metrics::read(&run.folder.join(stage.paths.get(port.name)?)).ok()?))
+    })
+}
+
+/// Tests a figure of `stage` that moved on some query.
+fn test(stage: &str, metric: &MetricChange, before: &Metrics, after: &Metrics) -> Option<Significance> {
+    let measure = metric.name.strip_prefix(stage)?.strip_prefix('.')?;
+    let pairs = before.paired(after, measure)?;
+    if pairs.iter().all(|(a, b)| a == b) { None } else { compare(&pairs) }
 }
 
 fn metric(name: &str, from: Option<f64>, to: Option<f64>) -> MetricChange {
     let difference = from.zip(to).map(|(a, b)| b - a);
     let percent = from.zip(difference).filter(|(a, _)| *a != 0.0).map(|(a, d)| d / a.abs() * 100.0);
-    MetricChange { name: name.to_owned(), from, to, difference, percent }
+    MetricChange { name: name.to_owned(), from, to, difference, percent, significance: None }
 }
 
 impl Change {
@@ -143,7 +193,7 @@ impl std::fmt::Display for Change {
 }
 
 /// `2e-5 → 3e-5`.
-pub fn values(from: Option<&Value>, to: Option<&Value>) -> String {
+fn values(from: Option<&Value>, to: Option<&Value>) -> String {
     let show = |value: Option<&Value>| value.map_or_else(|| "unset".to_owned(), short);
     format!("{} → {}", show(from), show(to))
 }
@@ -155,7 +205,7 @@ fn short(value: &Value) -> String {
 }
 
 /// Every scalar by its path: `loss.margin`, `sources[0]`.
-pub fn flatten(value: &Value) -> BTreeMap<String, Value> {
+fn flatten(value: &Value) -> BTreeMap<String, Value> {
     fn walk(path: String, value: &Value, into: &mut BTreeMap<String, Value>) {
         match value {
             Value::Object(map) if !map.is_empty() => {

@@ -7,7 +7,7 @@ mod record;
 mod recorder;
 
 pub use catalogue::{Runs, SelectError};
-pub use diff::{Change, Diff, MetricChange, StageChanges, flatten, values};
+pub use diff::{Change, Compared, Diff, MetricChange, StageChanges};
 pub use host::{Git, Host};
 pub use record::{Environment, RunRecord, RunStatus, StageRecord, StageStatus};
 pub use recorder::{Recorder, RecorderError};

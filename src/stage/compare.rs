@@ -1,6 +1,5 @@
 //! The stage `compare`: sets the metrics of two models side by side.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail};
@@ -10,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use super::{Context, Outcome, OutputPort, ParameterError, Port, Stage, StageKind, Table, configure, schema};
 use crate::artifact::{Kind, Metrics};
 use crate::evaluation::Measure;
+use crate::evaluation::significance::{Significance, compare, holm};
 
 pub const KIND: StageKind = StageKind {
     name: "compare",
-    version: 1,
+    version: 2,
     summary: "sets the metrics of two models side by side",
     inputs: &[
         Port { name: "baseline", kind: Kind::Metrics, required: true, doc: "metrics to compare with" },
@@ -61,10 +61,9 @@ struct Row {
     difference: f64,
     /// Relative to the baseline, in per cent; absent when the baseline is 0 and the tuned value is not.
     improvement_percent: Option<f64>,
-    /// Queries on which the tuned model is better, worse, and equally good.
-    wins: usize,
-    losses: usize,
-    ties: usize,
+    /// Whether the difference is more than chance; Holm's correction is over all measures of the comparison.
+    #[serde(flatten)]
+    significance: Significance,
 }
 
 #[derive(Serialize)]
@@ -86,16 +85,17 @@ impl Stage for Compare {
         let baseline = Metrics::read(context.input("baseline")?)?;
         let tuned = Metrics::read(context.input("tuned")?)?;
         comparable(&baseline, &tuned)?;
-        let rows: BTreeMap<&str, Row> =
+        let mut rows: BTreeMap<&str, Row> =
             baseline.means.keys().filter_map(|m| Some((m.as_str(), row(m, &baseline, &tuned)?))).collect();
+        let corrected = holm(&rows.values().map(|row| row.significance.p).collect::<Vec<_>>());
+        rows.values_mut().zip(corrected).for_each(|(row, p)| row.significance.p_holm = p);
         let table = self.table(&rows)?;
         let comparison = Comparison { convention: &baseline.convention, queries: baseline.queries, measures: rows };
         let path = context.output("comparison")?;
         std::fs::write(path, serde_json::to_string_pretty(&comparison)? + "\n")
             .with_context(|| format!("failed to write {}", path.display()))?;
-        let metrics = comparison.measures.iter().map(|(m, row)| ((*m).to_owned(), row.difference)).collect();
         let summary = self.summary(&comparison);
-        Ok(Outcome { metrics, table: Some(table), summary, warnings: Vec::new() })
+        Ok(Outcome { table: Some(table), summary, ..Outcome::default() })
     }
 }
 
@@ -124,12 +124,15 @@ impl Compare {
         })
     }
 
-    /// How many queries the first measure of the table moved.
+    /// How many queries the last measure of the table moved, and whether that is more than chance.
     fn summary(&self, comparison: &Comparison) -> String {
-        let first = self.measures.first().map(Measure::to_string).unwrap_or_default();
-        let last = self.measures.last().map_or(first, Measure::to_string);
-        comparison.measures.get(last.as_str()).map_or_else(String::new, |row| {
-            format!("{last}: {} of {} queries better, {} worse, {} the same", row.wins, comparison.queries, row.losses, row.ties)
+        let measure = self.measures.last().map(Measure::to_string).unwrap_or_default();
+        comparison.measures.get(measure.as_str()).map_or_else(String::new, |row| {
+            let Significance { queries, wins, ties, losses, p, interval, .. } = &row.significance;
+            format!(
+                "{measure}: {wins} of {queries} queries better, {losses} worse, {ties} the same; difference {:+.4}, 95% interval {:+.4} … {:+.4}, p = {p:.4}",
+                row.difference, interval[0], interval[1]
+            )
         })
     }
 }
@@ -152,24 +155,13 @@ fn comparable(baseline: &Metrics, tuned: &Metrics) -> Result<()> {
 
 fn row(measure: &str, baseline: &Metrics, tuned: &Metrics) -> Option<Row> {
     let (before, after) = (*baseline.means.get(measure)?, *tuned.means.get(measure)?);
-    let mut row = Row {
+    Some(Row {
         baseline: before,
         tuned: after,
         difference: after - before,
         improvement_percent: percent(before, after),
-        wins: 0,
-        losses: 0,
-        ties: 0,
-    };
-    for (query, values) in &baseline.per_query {
-        let (a, b) = (values.get(measure)?, tuned.per_query.get(query)?.get(measure)?);
-        match b.total_cmp(a) {
-            Ordering::Greater => row.wins += 1,
-            Ordering::Less => row.losses += 1,
-            Ordering::Equal => row.ties += 1,
-        }
-    }
-    Some(row)
+        significance: compare(&baseline.paired(tuned, measure)?)?,
+    })
 }
 
 /// The relative change in per cent: 0 from 0 to 0, and nothing that a number could say from 0 to more.
@@ -218,7 +210,8 @@ mod tests {
     fn the_table_has_a_row_a_model_and_one_for_the_improvement() {
         let (before, after) = (metrics(&[("a", 0.5), ("b", 0.5), ("c", 0.2)]), metrics(&[("a", 1.0), ("b", 0.25), ("c", 0.2)]));
         let found = row("ndcg@10", &before, &after).unwrap();
-        assert_eq!((found.wins, found.losses, found.ties), (1, 1, 1));
+        let Significance { wins, losses, ties, p, .. } = found.significance;
+        assert_eq!((wins, losses, ties, p), (1, 1, 1, 1.0));
         let compare = Compare { measures: vec![Measure::default()], ..Compare::default() };
         let table = compare.table(&[("ndcg@10", found)].into()).unwrap();
         insta::assert_debug_snapshot!(table.rows, @r#"
