@@ -93,10 +93,18 @@ impl From<io::Error> for Failure {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    // Keys of language models may lie in a `.env`; what the environment has already wins. A missing file is none.
-    let _ = dotenvy::dotenv();
     let cli = Cli::parse();
     let style = print::Style::new(cli.global.color);
+    // Keys of language models may lie in a `.env`; what the environment has already wins.
+    if let Err(error) = dotenvy::dotenv()
+        && !error.not_found()
+    {
+        // The error may quote the line, and so a key.
+        eprintln!(
+            "{} the file `.env` cannot be read to its end; write one `NAME=value` a line",
+            print::paint("warning:", print::Tone::Warn, style.stderr)
+        );
+    }
     let global = &cli.global;
     let result = match &cli.command {
         Command::Run(command) => command.call(global, style),

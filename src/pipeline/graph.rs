@@ -183,9 +183,9 @@ impl<'a> Wiring<'a> {
         let outputs = self.known_outputs(from)?;
         let output = match name {
             Some(name) => {
-                self.called(name, outputs, from, id).and_then(|output| self.fitting(output, outputs, port, from, id, scope))
+                self.called(name, outputs, from, id).and_then(|output| self.fitting(output, outputs, port, index, id, scope))
             }
-            None => self.only(outputs, port, from, id, scope),
+            None => self.only(outputs, port, index, id, scope),
         };
         output.map(|output| Input { port: port.name, output, span }).map_err(|words| problems.push(problem(words))).ok()
     }
@@ -256,7 +256,7 @@ impl<'a> Wiring<'a> {
         output: Output<'a>,
         outputs: &[Output<'a>],
         port: &Port,
-        from: usize,
+        index: usize,
         id: &str,
         scope: &Scope,
     ) -> Result<Output<'a>, (String, String)> {
@@ -266,7 +266,7 @@ impl<'a> Wiring<'a> {
         let name = output.name;
         let message = format!("input `{}` wants {}, but `{id}.{name}` is of kind {}", port.name, port.kind, output.kind);
         let other = outputs.iter().find(|output| output.kind == port.kind);
-        let help = other.map_or_else(|| self.sources(port.kind, from, scope), |o| format!("did you mean `{id}.{}`?", o.name));
+        let help = other.map_or_else(|| self.sources(port.kind, index, scope), |o| format!("did you mean `{id}.{}`?", o.name));
         Err((message, help))
     }
 
@@ -275,7 +275,7 @@ impl<'a> Wiring<'a> {
         &self,
         outputs: &[Output<'a>],
         port: &Port,
-        from: usize,
+        index: usize,
         id: &str,
         scope: &Scope,
     ) -> Result<Output<'a>, (String, String)> {
@@ -287,7 +287,7 @@ impl<'a> Wiring<'a> {
                 yields.dedup();
                 let yields = if yields.is_empty() { "nothing".into() } else { yields.join(" and ") };
                 let message = format!("input `{}` wants {}, but stage `{id}` yields {yields}", port.name, port.kind);
-                Err((message, self.sources(port.kind, from, scope)))
+                Err((message, self.sources(port.kind, index, scope)))
             }
             [first, ..] => {
                 let names: Vec<&str> = fitting.iter().map(|output| output.name).collect();
