@@ -23,10 +23,8 @@ impl Plan {
         let pipeline = self.selected.pipeline()?;
         let place = Place::of_pipeline(global, &self.selected.file)?;
         let store = Store::open(&place.store).map_err(|e| Failure::Call(e.into()))?;
-        let digests = store.file_digests();
-        let prepared = Engine::prepare(&pipeline, &store, &digests, cache::folder(), self.selected.options(0));
-        store.keep_file_digests(&digests).map_err(|e| Failure::Call(e.into()))?;
-        let planned = prepared.map_err(|e| Failure::Call(e.into()))?.plan();
+        let engine = Engine::prepare(&pipeline, &store, cache::folder(), self.selected.options(0));
+        let planned = engine.map_err(|e| Failure::Call(e.into()))?.plan();
         if global.json {
             print::json(&json!({ "pipeline": pipeline.name, "stages": planned }))?;
             return Ok(());

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::pipeline::PipelineError;
-use crate::run::RunRecord;
+use crate::run::{RunRecord, RunStatus};
 use crate::stage::Table;
 
 /// Whether output to a terminal is coloured.
@@ -53,6 +53,16 @@ pub(super) fn paint(text: &str, tone: Tone, on: bool) -> String {
         Tone::Warn => "33",
     };
     format!("\u{1b}[{code}m{text}\u{1b}[0m")
+}
+
+/// The name of a run's status, in its colour.
+pub(super) fn status(status: RunStatus, on: bool) -> String {
+    let tone = match status {
+        RunStatus::Done => Tone::Good,
+        RunStatus::Failed => Tone::Bad,
+        RunStatus::Interrupted | RunStatus::Running => Tone::Warn,
+    };
+    paint(status.name(), tone, on)
 }
 
 /// Prints a value as JSON.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::console::Console;
 use super::place::Place;
-use super::print::{self, Style, Tone, paint, seconds};
+use super::print::{self, Style, seconds};
 use super::{Failure, Global};
 use crate::cancel::Cancel;
 use crate::engine::{Engine, Options};
@@ -63,12 +63,8 @@ impl Run {
         let pipeline = self.selected.pipeline()?;
         let place = Place::of_pipeline(global, &self.selected.file)?;
         let store = Store::open(&place.store).map_err(|e| Failure::Call(e.into()))?;
-        let digests = store.file_digests();
         let options = self.selected.options(self.jobs.unwrap_or(0).into());
-        let prepared = Engine::prepare(&pipeline, &store, &digests, cache::folder(), options);
-        // What was read to find out what changed need not be read again, whatever becomes of this run.
-        store.keep_file_digests(&digests).map_err(|e| Failure::Call(e.into()))?;
-        let engine = prepared.map_err(|e| Failure::Call(e.into()))?;
+        let engine = Engine::prepare(&pipeline, &store, cache::folder(), options).map_err(|e| Failure::Call(e.into()))?;
         engine.check_only().map_err(|e| Failure::Call(e.into()))?;
         let record = self.record(&pipeline);
         let recorder = Recorder::create(&place.runs, record, &pipeline.resolved()).map_err(|e| Failure::Call(e.into()))?;
@@ -136,12 +132,7 @@ fn report(record: &RunRecord, folder: &str, style: Style) -> String {
     if skipped > 0 {
         parts.push(format!("{skipped} skipped"));
     }
-    let tone = match record.status {
-        RunStatus::Done => Tone::Good,
-        RunStatus::Failed => Tone::Bad,
-        RunStatus::Interrupted | RunStatus::Running => Tone::Warn,
-    };
-    let status = paint(record.status.name(), tone, style.stdout);
+    let status = print::status(record.status, style.stdout);
     let took = seconds(record.seconds.unwrap_or_default());
     text += &format!("\n{status} in {took}: {}\n{folder}\n", parts.join(", "));
     text

@@ -5,7 +5,7 @@ use clap::Args;
 use super::place::Place;
 use super::print::{self, Style, Tone, paint, seconds};
 use super::{Failure, Global};
-use crate::run::{RunRecord, RunStatus, StageStatus};
+use crate::run::{RunRecord, StageStatus};
 
 /// Lists the runs, the latest first.
 #[derive(Args)]
@@ -40,15 +40,10 @@ impl List {
 }
 
 fn row(record: &RunRecord, color: bool) -> Vec<String> {
-    let tone = match record.status {
-        RunStatus::Done => Tone::Good,
-        RunStatus::Failed => Tone::Bad,
-        RunStatus::Interrupted | RunStatus::Running => Tone::Warn,
-    };
     let stages = format!("{} run, {} cached", record.count(StageStatus::Done), record.count(StageStatus::Cached));
     vec![
         record.id.clone(),
-        paint(record.status.name(), tone, color),
+        print::status(record.status, color),
         record.seconds.map(seconds).unwrap_or_default(),
         stages,
         record.overrides.join(" "),

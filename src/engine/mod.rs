@@ -19,7 +19,7 @@ use std::path::PathBuf;
 
 use crate::pipeline::{Node, Pipeline};
 use crate::stage::{External, Surroundings};
-use crate::store::{FileDigests, Last, Store};
+use crate::store::{Last, Store};
 
 /// What is asked of a run besides the pipeline.
 #[derive(Debug, Clone, Default)]
@@ -53,13 +53,8 @@ impl<'a> Engine<'a> {
     ///
     /// # Errors
     /// Something that stages name cannot be read, or `options` name stages that are not there.
-    pub fn prepare(
-        pipeline: &'a Pipeline,
-        store: &'a Store,
-        digests: &FileDigests,
-        downloads: PathBuf,
-        options: Options,
-    ) -> Result<Self, PrepareError> {
+    pub fn prepare(pipeline: &'a Pipeline, store: &'a Store, downloads: PathBuf, options: Options) -> Result<Self, PrepareError> {
+        let digests = store.file_digests();
         let digest_file = |path: &std::path::Path| digests.digest(path);
         let surroundings = Surroundings { base: &pipeline.base, downloads: &downloads, digest_file: &digest_file };
         let (mut externals, mut errors) = (Vec::new(), Vec::new());
@@ -76,6 +71,8 @@ impl<'a> Engine<'a> {
                 Err(e) => errors.push(format!("stage `{}`: {e:#}", node.id)),
             }
         }
+        // What was read to find out what changed need not be read again, whatever becomes of this run.
+        errors.extend(store.keep_file_digests(&digests).err().map(|e| e.to_string()));
         if !errors.is_empty() {
             return Err(PrepareError(errors));
         }

@@ -1,6 +1,7 @@
 //! Searching a corpus with a model.
 
 use anyhow::Result;
+use ndarray::Array2;
 
 use super::dense::{normalized, top};
 use crate::artifact::{Hit, Passage};
@@ -20,9 +21,26 @@ pub fn search(
     cancel: &Cancel,
     progress: &dyn Fn(usize),
 ) -> Result<Vec<Vec<Hit>>> {
-    let texts: Vec<String> = corpus.iter().map(Passage::embedding_text).collect();
-    let passages = normalized(embedder.encode(&texts, cancel, progress)?.view());
-    let vectors = normalized(embedder.encode(queries, cancel, &|n| progress(texts.len() + n))?.view());
+    let (vectors, passages) = encode(embedder, corpus, queries, cancel, progress)?;
+    let (vectors, passages) = (normalized(vectors.view()), normalized(passages.view()));
     let ids: Vec<&str> = corpus.iter().map(|p| p.id.as_str()).collect();
     Ok(vectors.rows().into_iter().map(|query| top(&passages.dot(&query).to_vec(), &ids, k, true)).collect())
+}
+
+/// The vectors of `queries` and of the passages' embedding texts, in their order. `progress` is told how many texts are encoded, of
+/// `corpus.len() + queries.len()`.
+///
+/// # Errors
+/// The model cannot encode, or `cancel` is set.
+pub fn encode(
+    embedder: &Embedder,
+    corpus: &[Passage],
+    queries: &[String],
+    cancel: &Cancel,
+    progress: &dyn Fn(usize),
+) -> Result<(Array2<f32>, Array2<f32>)> {
+    let texts: Vec<String> = corpus.iter().map(Passage::embedding_text).collect();
+    let passages = embedder.encode(&texts, cancel, progress)?;
+    let queries = embedder.encode(queries, cancel, &|n| progress(texts.len() + n))?;
+    Ok((queries, passages))
 }

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::externals::onnx_runtime;
 use super::{Context, External, Outcome, OutputPort, ParameterError, Port, Stage, StageKind, Surroundings, configure, schema};
-use crate::artifact::{Judgements, Kind, Metrics, Ranking};
+use crate::artifact::{Judgements, Kind, Metrics, Passage, Ranking};
 use crate::evaluation::{Convention, Evaluation, Measure, Quantity, Settings, evaluate};
 use crate::model::embedder::Embedder;
+use crate::retrieval::search::encode;
 
 pub const KIND: StageKind = StageKind {
     name: "evaluate",
@@ -117,13 +118,9 @@ impl Stage for Evaluate {
         }
         let embedder = Embedder::open(context.input("model")?, context.downloads)?;
         let queries: Vec<String> = judgements.queries.iter().map(|q| q.text.clone()).collect();
-        let passages: Vec<String> = judgements.corpus.iter().map(|p| p.embedding_text()).collect();
-        let total = (queries.len() + passages.len()) as u64;
-        let encode = |texts: &[String], before: usize| {
-            embedder.encode(texts, context.cancel, &|n| context.progress((before + n) as u64, total, "texts", "encoding"))
-        };
-        let passage_vectors = encode(&passages, 0)?;
-        let query_vectors = encode(&queries, passages.len())?;
+        let total = (queries.len() + judgements.corpus.len()) as u64;
+        let progress = |n: usize| context.progress(n as u64, total, "texts", "encoding");
+        let (query_vectors, passage_vectors) = encode(&embedder, &judgements.corpus, &queries, context.cancel, &progress)?;
         let settings = Settings { measures: self.measures(), convention: self.convention, depth: self.depth };
         let result = evaluate(&judgements, query_vectors.view(), passage_vectors.view(), &settings)?;
         let names: Vec<String> = result.measures.iter().map(Measure::to_string).collect();
@@ -131,17 +128,18 @@ impl Stage for Evaluate {
         Ranking(result.ranking.clone()).write(context.output("ranking")?, "retune")?;
         Ok(Outcome {
             metrics: result.means.clone(),
-            summary: format!("{} queries over {} passages", result.per_query.len(), passages.len()),
-            warnings: warnings(&embedder, &passages, &result.left_out)?,
+            summary: format!("{} queries over {} passages", result.per_query.len(), judgements.corpus.len()),
+            warnings: warnings(&embedder, &judgements.corpus, &result.left_out)?,
             table: None,
         })
     }
 }
 
 /// What the figures do not say by themselves.
-fn warnings(embedder: &Embedder, passages: &[String], left_out: &[String]) -> Result<Vec<String>> {
+fn warnings(embedder: &Embedder, passages: &[Passage], left_out: &[String]) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
-    let cut = embedder.truncated(passages)?;
+    let texts: Vec<String> = passages.iter().map(Passage::embedding_text).collect();
+    let cut = embedder.truncated(&texts)?;
     if cut > 0 {
         warnings.push(format!(
             "{cut} of {} passages are longer than the model's {} tokens and are cut: what stands after that cannot be found; \

@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::externals::{file, onnx_runtime};
 use super::{Context, External, Outcome, OutputPort, ParameterError, Port, Stage, StageKind, Surroundings, configure, schema};
-use crate::artifact::{Chunk, Judgements, Kind, Passage, jsonl};
+use crate::artifact::{Chunk, Judgements, Kind, jsonl};
 use crate::model::embedder::Embedder;
 use crate::retrieval::dense::normalized;
 use crate::retrieval::mine::{Mined, Pool, by_rules, from_judgements, hardest, read};
+use crate::retrieval::search::encode;
 
 pub const KIND: StageKind = StageKind {
     name: "mine",
@@ -145,14 +146,11 @@ impl Mine {
             (NegativesFrom::Hard, None) => bail!("hard negatives are what a model takes for answers: connect the input `model`"),
             (NegativesFrom::Hard, Some(model)) => {
                 let embedder = Embedder::open(model, context.downloads)?;
-                let texts: Vec<String> = judgements.corpus.iter().map(Passage::embedding_text).collect();
                 let queries: Vec<String> = judgements.queries.iter().map(|query| query.text.clone()).collect();
-                let total = (texts.len() + queries.len()) as u64;
-                let encode = |what: &[String], before: usize| {
-                    embedder.encode(what, context.cancel, &|n| context.progress((before + n) as u64, total, "texts", "encoding"))
-                };
-                let passages = normalized(encode(&texts, 0)?.view());
-                let scores = normalized(encode(&queries, texts.len())?.view()).dot(&passages.t());
+                let total = (judgements.corpus.len() + queries.len()) as u64;
+                let progress = |n: usize| context.progress(n as u64, total, "texts", "encoding");
+                let (queries, passages) = encode(&embedder, &judgements.corpus, &queries, context.cancel, &progress)?;
+                let scores = normalized(queries.view()).dot(&normalized(passages.view()).t());
                 let pools = hardest(judgements, scores.view(), self.range_min..self.range_max);
                 Ok(from_judgements(judgements, &Pool::Ranked(&pools), self.negatives, self.seed))
             }
@@ -165,7 +163,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::artifact::{Query, Triplet};
+    use crate::artifact::{Passage, Query, Triplet};
     use crate::stage::testing::{Bench, chunk, refused};
 
     fn bench() -> Bench {

@@ -18,6 +18,7 @@ use crate::model::directory::ModelDirectory;
 use crate::model::embedder::Embedder;
 use crate::model::export::export;
 use crate::model::weights::Weights;
+use crate::retrieval::search::encode;
 use crate::train::optimizer::AdamW;
 use crate::train::trainer::{Observer, StepReport};
 use crate::train::{Loss, Settings, Trained, train};
@@ -246,9 +247,7 @@ fn measure(
 ) -> Result<BTreeMap<String, f64>> {
     let embedder = Embedder::with_weights(directory.clone(), weights, downloads)?;
     let queries: Vec<String> = judgements.queries.iter().map(|q| q.text.clone()).collect();
-    let passages: Vec<String> = judgements.corpus.iter().map(|p| p.embedding_text()).collect();
-    let queries = embedder.encode(&queries, context.cancel, &|_| ())?;
-    let passages = embedder.encode(&passages, context.cancel, &|_| ())?;
+    let (queries, passages) = encode(&embedder, &judgements.corpus, &queries, context.cancel, &|_| ())?;
     let settings = evaluation::Settings::during_training(metric);
     let result = evaluation::evaluate(judgements, queries.view(), passages.view(), &settings)?;
     Ok(result.means)

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -51,6 +52,8 @@ struct Known {
 pub struct FileDigests {
     path: PathBuf,
     known: Mutex<BTreeMap<String, Known>>,
+    /// Whether anything was learnt that the file does not have.
+    learnt: AtomicBool,
 }
 
 impl Store {
@@ -58,7 +61,7 @@ impl Store {
     pub fn file_digests(&self) -> FileDigests {
         let path = self.root.join("files.json");
         let known = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        FileDigests { path, known: Mutex::new(known) }
+        FileDigests { path, known: Mutex::new(known), learnt: AtomicBool::new(false) }
     }
 
     /// Keeps the digests for later runs.
@@ -66,6 +69,9 @@ impl Store {
     /// # Errors
     /// The store cannot be written.
     pub fn keep_file_digests(&self, digests: &FileDigests) -> Result<(), StoreError> {
+        if !digests.learnt.load(Ordering::SeqCst) {
+            return Ok(());
+        }
         let known = digests.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         write_json(&digests.path, &*known).map_err(|e| self.io(&digests.path, e))
     }
@@ -90,6 +96,7 @@ impl FileDigests {
         let (digest, _) = digest_file(path).with_context(fail)?;
         if let Some(stamp) = stamp {
             lock().insert(name, Known { stamp, digest: digest.clone() });
+            self.learnt.store(true, Ordering::SeqCst);
         }
         Ok(digest.to_string())
     }
