@@ -41,8 +41,8 @@ impl Engine<'_> {
         let node = &self.pipeline.stages[index];
         let mut inputs = BTreeMap::new();
         for edge in &node.inputs {
-            let found = finished[edge.from].as_ref().and_then(|y| y.0.get(edge.output));
-            inputs.insert(edge.port.to_owned(), found.context("an input is missing")?.clone());
+            let found = finished[edge.from].as_ref().and_then(|y| y.0.get(&edge.output));
+            inputs.insert(edge.port.clone(), found.context("an input is missing")?.clone());
         }
         let digests = inputs.iter().map(|(port, (artifact, _))| (port.clone(), artifact.digest.clone())).collect();
         let (status, result) = match self.decide(index, digests) {
@@ -54,11 +54,11 @@ impl Engine<'_> {
             }
         };
         let mut yielded = BTreeMap::new();
-        for port in node.kind.outputs {
-            let artifact = result.outputs.get(port.name).with_context(|| format!("there is no output `{}`", port.name))?;
-            let target = around.recorder.artifact(&node.id, port.file);
+        for port in &node.outputs {
+            let artifact = result.outputs.get(&port.name).with_context(|| format!("there is no output `{}`", port.name))?;
+            let target = around.recorder.artifact(&node.id, &port.file);
             self.store.link(artifact, &target)?;
-            yielded.insert(port.name.to_owned(), (artifact.clone(), target));
+            yielded.insert(port.name.clone(), (artifact.clone(), target));
         }
         Ok((status, result, Yielded(yielded)))
     }
@@ -124,7 +124,7 @@ impl Engine<'_> {
             fs::create_dir_all(folder).with_context(|| format!("`{}` cannot be written", folder.display()))?;
         }
         let outputs: BTreeMap<String, PathBuf> =
-            node.kind.outputs.iter().map(|port| (port.name.to_owned(), written.join(port.file))).collect();
+            node.outputs.iter().map(|port| (port.name.clone(), written.join(&port.file))).collect();
         let reporter = StageReporter { stage: &node.id, recorder: around.recorder, observer: around.observer };
         let context = Context {
             inputs,

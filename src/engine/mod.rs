@@ -106,8 +106,8 @@ impl<'a> Engine<'a> {
     }
 
     /// Port → stage that feeds it.
-    fn feeds(&self, node: &Node) -> BTreeMap<&'static str, &str> {
-        node.inputs.iter().map(|edge| (edge.port, self.pipeline.stages[edge.from].id.as_str())).collect()
+    fn feeds<'n>(&'n self, node: &'n Node) -> BTreeMap<&'n str, &'n str> {
+        node.inputs.iter().map(|edge| (edge.port.as_str(), self.pipeline.stages[edge.from].id.as_str())).collect()
     }
 }
 

@@ -74,13 +74,13 @@ impl Engine<'_> {
         let node = &self.pipeline.stages[index];
         let (mut inputs, mut upstream) = (BTreeMap::new(), Vec::new());
         for edge in &node.inputs {
-            match known[edge.from].as_ref().and_then(|outputs| outputs.get(edge.output)) {
+            match known[edge.from].as_ref().and_then(|outputs| outputs.get(&edge.output)) {
                 Some(artifact) => {
-                    inputs.insert(edge.port.to_owned(), artifact.digest.clone());
+                    inputs.insert(edge.port.clone(), artifact.digest.clone());
                 }
                 None => {
                     let stage = self.pipeline.stages[edge.from].id.clone();
-                    upstream.push(Reason::Upstream { port: edge.port.to_owned(), stage });
+                    upstream.push(Reason::Upstream { port: edge.port.clone(), stage });
                 }
             }
         }

@@ -31,12 +31,13 @@ pub(super) struct Port<'a> {
     pub name: &'a str,
     pub kind: Kind,
     pub required: bool,
+    pub many: bool,
     pub doc: &'a str,
 }
 
 impl From<&stage::Port> for Port<'static> {
     fn from(port: &stage::Port) -> Self {
-        Port { name: port.name, kind: port.kind, required: port.required, doc: port.doc }
+        Port { name: port.name, kind: port.kind, required: port.required, many: port.many, doc: port.doc }
     }
 }
 
@@ -110,7 +111,7 @@ fn inputs<'a>(entry: &'a Entry, problems: &mut Problems) -> Vec<Port<'a>> {
         };
         let doc = value.entry("description").and_then(|e| text(&e.value, "description", problems)).unwrap_or_default();
         let required = !value.entry("optional").is_some_and(|e| boolean(e, problems));
-        inputs.extend(self::kind(kind, problems).map(|kind| Port { name: key, kind, required, doc }));
+        inputs.extend(self::kind(kind, problems).map(|kind| Port { name: key, kind, required, many: false, doc }));
     }
     inputs
 }
@@ -160,6 +161,10 @@ fn outputs<'a>(entry: &'a Entry, problems: &mut Problems) -> Vec<Edge<'a>> {
     let outputs = document::edges(entry, "output", problems);
     for output in &outputs {
         document::id(output.port, output.port_span, "an output's name", problems);
+        if let Some(second) = output.several() {
+            let message = format!("output `{}` must name one stage alone", output.port);
+            problems.push(Problem::at(second.span, message).help(format!("write `{}: STAGE`", output.port)));
+        }
     }
     outputs
 }

@@ -52,8 +52,27 @@ pub(super) struct Stage<'a> {
 pub(super) struct Edge<'a> {
     pub port: &'a str,
     pub port_span: Span,
-    /// `stage` or `stage.output`, and where it stands; absent when it is no word, which is a problem already.
-    pub source: Option<(&'a str, Span)>,
+    /// Several of a list or a mapping; none when it is no word, which is a problem already.
+    pub sources: Vec<Source<'a>>,
+    /// They are written as a list or a mapping.
+    pub is_several: bool,
+}
+
+impl<'a> Edge<'a> {
+    /// A source of a list or a mapping, which only an input that takes many can have.
+    pub fn several(&self) -> Option<&Source<'a>> {
+        self.sources.last().filter(|_| self.is_several)
+    }
+}
+
+/// What an edge comes from.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    /// `stage` or `stage.output`.
+    pub name: &'a str,
+    /// What tells it from the others of an input that takes many: the key in a mapping, else the name.
+    pub label: &'a str,
+    pub span: Span,
 }
 
 /// Reads the structure; nothing when there are no stages to look at.
@@ -225,15 +244,30 @@ pub(super) fn edges<'a>(entry: &'a Entry, what: &str, problems: &mut Problems) -
     let mut edges = Vec::new();
     let entries = mapping(&entry.value, &format!("`{}`", entry.key), entry.key_span, problems);
     for Entry { key, key_span, value } in entries.unwrap_or(&[]) {
-        let source = match &value.content {
-            Content::Scalar { text, .. } if !text.is_empty() => Some((text.as_str(), value.span)),
-            _ => {
-                let message = format!("{what} `{key}` must name a stage, not {}", value.describe());
-                problems.push(Problem::at(*key_span, message).help(format!("write `{key}: STAGE` or `{key}: STAGE.OUTPUT`")));
-                None
-            }
+        let named: Vec<(Option<&str>, &Yaml)> = match &value.content {
+            Content::Sequence(items) => items.iter().map(|item| (None, item)).collect(),
+            Content::Mapping(entries) => entries.iter().map(|e| (Some(e.key.as_str()), &e.value)).collect(),
+            Content::Scalar { .. } => vec![(None, value)],
         };
-        edges.push(Edge { port: key, port_span: *key_span, source });
+        let mut sources = Vec::new();
+        for &(label, source) in &named {
+            match &source.content {
+                Content::Scalar { text, .. } if !text.is_empty() => {
+                    sources.push(Source { name: text, label: label.unwrap_or(text), span: source.span })
+                }
+                _ => {
+                    let message = format!("{what} `{key}` must name a stage, not {}", source.describe());
+                    let help = format!("write `{key}: STAGE` or `{key}: STAGE.OUTPUT`");
+                    problems.push(Problem::at(*key_span, message).help(help));
+                }
+            }
+        }
+        if named.is_empty() {
+            let help = format!("write `{key}: [STAGE, STAGE.OUTPUT]`, or leave it out");
+            problems.push(Problem::at(*key_span, format!("{what} `{key}` names no stage")).help(help));
+        }
+        let is_several = !matches!(value.content, Content::Scalar { .. });
+        edges.push(Edge { port: key, port_span: *key_span, sources, is_several });
     }
     edges
 }

@@ -48,13 +48,15 @@ struct Output<'a> {
     kind: Kind,
     /// The member that yields it, and the name of the port there.
     node: usize,
-    port: &'static str,
+    port: &'a str,
 }
 
 /// What feeds an input, and where the pipeline (or else the definition that has both stages) says so.
 #[derive(Clone, Copy)]
 struct Input<'a> {
     port: &'a str,
+    /// For a port that takes many.
+    label: Option<&'a str>,
     output: Output<'a>,
     span: Span,
 }
@@ -89,7 +91,7 @@ impl<'a> Wiring<'a> {
 
     /// The output of an inner stage that is an output of the definition.
     fn passed_on(&self, output: &document::Edge<'a>, scope: &'a Scope<'a>, problems: &mut Problems) -> Option<Output<'a>> {
-        let (source, span) = output.source?;
+        let document::Source { name: source, span, .. } = *output.sources.first()?;
         let (id, name) = split(source);
         let from = self.member(id, span, scope, problems)?;
         let outputs = self.known_outputs(from)?;
@@ -134,7 +136,7 @@ impl<'a> Wiring<'a> {
         let mut inputs = Vec::new();
         for port in &ports {
             match stage.inputs.iter().find(|input| input.port == port.name) {
-                Some(input) => inputs.extend(self.input(index, input, port, scope, problems)),
+                Some(input) => inputs.extend(self.sources_of(index, input, port, scope, problems)),
                 None if port.required && !meant.contains(&port.name) => {
                     problems.push(self.not_connected(index, member, port, scope))
                 }
@@ -160,20 +162,51 @@ impl<'a> Wiring<'a> {
         Problem::at(member.stage.id_span, message).help(help)
     }
 
-    fn input(
+    /// Everything that feeds a port.
+    fn sources_of(
         &self,
         index: usize,
         input: &document::Edge<'a>,
         port: &Port<'a>,
         scope: &'a Scope<'a>,
         problems: &mut Problems,
+    ) -> Vec<Input<'a>> {
+        if let (false, Some(second)) = (port.many, input.several()) {
+            let message = format!("input `{}` takes one stage alone", port.name);
+            problems.push(Problem::at(second.span, message).help(format!("write `{}: STAGE`", port.name)));
+            return Vec::new();
+        }
+        let mut inputs: Vec<Input> = Vec::new();
+        for source in &input.sources {
+            if port.many && inputs.iter().any(|input| input.label == Some(source.label)) {
+                let message = format!("input `{}` names `{}` twice", port.name, source.label);
+                problems.push(Problem::at(source.span, message).help("remove one of them".to_owned()));
+                continue;
+            }
+            inputs.extend(self.input(index, source, port, scope, problems));
+        }
+        inputs
+    }
+
+    fn input(
+        &self,
+        index: usize,
+        source: &document::Source<'a>,
+        port: &Port<'a>,
+        scope: &'a Scope<'a>,
+        problems: &mut Problems,
     ) -> Option<Input<'a>> {
-        let (source, span) = input.source?;
-        let (id, name) = split(source);
+        let document::Source { name, label, span } = *source;
+        let (id, name) = split(name);
+        let label = port.many.then_some(label);
         let problem = |(message, help): (String, String)| Problem::at(span, message).help(help);
         if let Some((user, definition)) = scope.user.filter(|_| id == INPUTS) {
             let outer = self.outer(name, user, definition, index, port, scope);
-            return outer.map_err(|words| problems.push(problem(words))).ok()?.map(|outer| Input { port: port.name, ..outer });
+            return outer.map_err(|words| problems.push(problem(words))).ok()?.map(|outer| Input {
+                port: port.name,
+                label,
+                ..outer
+            });
         }
         let from = self.member(id, span, scope, problems)?;
         if from == index {
@@ -187,7 +220,7 @@ impl<'a> Wiring<'a> {
             }
             None => self.only(outputs, port, index, id, scope),
         };
-        output.map(|output| Input { port: port.name, output, span }).map_err(|words| problems.push(problem(words))).ok()
+        output.map(|output| Input { port: port.name, label, output, span }).map_err(|words| problems.push(problem(words))).ok()
     }
 
     /// What feeds an input of the definition; nothing if it is not connected, or if that is a problem already.
@@ -359,14 +392,15 @@ impl<'a> Wiring<'a> {
     fn edges(&self) -> Vec<Vec<Edge>> {
         let is_node = |index: &usize| self.expanded.members.get(*index).is_some_and(Member::is_node);
         let nodes: Vec<usize> = (0..self.expanded.members.len()).filter(is_node).collect();
-        let edge = |input: &Input, port: &'static str| {
+        let edge = |input: &Input| {
             let from = nodes.binary_search(&input.output.node).ok()?;
-            Some(Edge { port, from, output: input.output.port })
+            let port = input.label.map_or_else(|| input.port.to_owned(), |label| format!("{}[{label}]", input.port));
+            Some(Edge { port, from, output: input.output.port.to_owned() })
         };
         let edges = |index: &usize| match (self.inputs.get(*index), self.expanded.members.get(*index)?.body) {
             (Some(inputs), Body::Kind(kind)) => {
-                let ports = kind.inputs.iter().map(|port| port.name);
-                Some(ports.filter_map(|port| edge(inputs.iter().find(|input| input.port == port)?, port)).collect())
+                let feeding = |port: &'static str| inputs.iter().filter(move |input| input.port == port);
+                Some(kind.inputs.iter().flat_map(|port| feeding(port.name)).filter_map(edge).collect())
             }
             _ => None,
         };
@@ -436,7 +470,7 @@ mod tests {
 
     #[test]
     fn the_order_is_the_files_as_far_as_inputs_allow() {
-        let from = |from: &[usize]| from.iter().map(|&from| Edge { port: "p", from, output: "o" }).collect();
+        let from = |from: &[usize]| from.iter().map(|&from| Edge { port: "p".into(), from, output: "o".into() }).collect();
         assert_eq!(order(&[from(&[]), from(&[]), from(&[])]), [0, 1, 2]);
         // The first needs the last; the second does not care.
         assert_eq!(order(&[from(&[3]), from(&[]), from(&[0, 0]), from(&[])]), [1, 3, 0, 2]);

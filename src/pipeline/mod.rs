@@ -38,7 +38,8 @@ use self::file::Unreadable;
 use self::interpolate::Environment;
 use self::library::Library;
 use self::problem::{Problems, Source};
-use crate::stage::{Configured, StageKind};
+use crate::artifact::Kind;
+use crate::stage::{Configured, OutputPort, StageKind};
 
 /// The keys of a pipeline.
 const KEYS: &[&str] = &["name", "description", "params", "env", "stages"];
@@ -69,17 +70,33 @@ pub struct Node {
     pub configured: Configured,
     /// In the order of the kind's ports.
     pub inputs: Vec<Edge>,
+    pub outputs: Vec<Output>,
+}
+
+/// What a stage yields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    pub name: String,
+    pub kind: Kind,
+    /// The name of the file or folder under `artifacts/STAGE/` of a run.
+    pub file: String,
+}
+
+impl From<&OutputPort> for Output {
+    fn from(port: &OutputPort) -> Self {
+        Output { name: port.name.to_owned(), kind: port.kind, file: port.file.to_owned() }
+    }
 }
 
 /// An edge: an output of one stage that is an input of another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edge {
-    /// The input port of the stage that has this edge.
-    pub port: &'static str,
+    /// The input port of the stage that has this edge; `PORT[LABEL]` for one of those of a port that takes many.
+    pub port: String,
     /// Index into [`Pipeline::stages`].
     pub from: usize,
     /// The output port of that stage.
-    pub output: &'static str,
+    pub output: String,
 }
 
 /// Reads and checks a pipeline file.
@@ -144,7 +161,8 @@ fn build(text: &str, file: &Path, overrides: &[Override], environment: Environme
             edge.from = *position.get(edge.from)?;
         }
         let (id, description) = (member.stage.id, member.stage.description);
-        nodes.insert(*position.get(nodes.len())?, Node { id, description, kind, configured, inputs });
+        let outputs = kind.outputs.iter().map(Output::from).collect();
+        nodes.insert(*position.get(nodes.len())?, Node { id, description, kind, configured, inputs, outputs });
     }
     Some(Pipeline {
         name: document.name.unwrap_or_else(|| name_of(file)),

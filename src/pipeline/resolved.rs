@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::interpolate::escape;
-use super::{Pipeline, Variable, scalar};
+use super::{Node, Pipeline, Variable, scalar};
 
 /// Flow collections up to this length stand on one line.
 const LONGEST_FLOW: usize = 100;
@@ -34,10 +34,7 @@ impl Pipeline {
             if !stage.inputs.is_empty() {
                 lines.push("    inputs:".into());
             }
-            for edge in &stage.inputs {
-                let from = self.stages.get(edge.from).map_or("", |from| &from.id);
-                lines.push(format!("      {}: {}", key(edge.port), scalar_text(&format!("{from}.{}", edge.output))));
-            }
+            self.inputs(stage, &mut lines);
             if let Value::Object(with) = &stage.configured.parameters
                 && !with.is_empty()
             {
@@ -47,6 +44,24 @@ impl Pipeline {
         }
         lines.push(String::new());
         lines.join("\n")
+    }
+
+    /// The edges of a stage; those of a port that takes many as a mapping by their labels.
+    fn inputs(&self, stage: &Node, lines: &mut Vec<String>) {
+        let mut many = "";
+        for edge in &stage.inputs {
+            let from = self.stages.get(edge.from).map_or("", |from| &from.id);
+            let source = scalar_text(&format!("{from}.{}", edge.output));
+            let Some((port, label)) = edge.port.split_once('[') else {
+                lines.push(format!("      {}: {source}", key(&edge.port)));
+                continue;
+            };
+            if many != port {
+                lines.push(format!("      {}:", key(port)));
+                many = port;
+            }
+            lines.push(format!("        {}: {source}", key(label.strip_suffix(']').unwrap_or(label))));
+        }
     }
 }
 

@@ -19,8 +19,14 @@ pub const KIND: StageKind = StageKind {
     version: 1,
     summary: "splits documents into chunks of whole sentences",
     inputs: &[
-        Port { name: "documents", kind: Kind::Documents, required: true, doc: "what to split" },
-        Port { name: "model", kind: Kind::Model, required: false, doc: "whose tokens to count, with `tokenizer: model`" },
+        Port { name: "documents", kind: Kind::Documents, required: true, many: false, doc: "what to split" },
+        Port {
+            name: "model",
+            kind: Kind::Model,
+            required: false,
+            many: false,
+            doc: "whose tokens to count, with `tokenizer: model`",
+        },
     ],
     outputs: &[OutputPort { name: "chunks", kind: Kind::Chunks, file: "chunks.jsonl", doc: "the chunks, in document order" }],
     unkeyed: &[],

@@ -16,8 +16,8 @@ pub const KIND: StageKind = StageKind {
     version: 2,
     summary: "sets the metrics of two models side by side",
     inputs: &[
-        Port { name: "baseline", kind: Kind::Metrics, required: true, doc: "metrics to compare with" },
-        Port { name: "tuned", kind: Kind::Metrics, required: true, doc: "metrics of the fine-tuned model" },
+        Port { name: "baseline", kind: Kind::Metrics, required: true, many: false, doc: "metrics to compare with" },
+        Port { name: "tuned", kind: Kind::Metrics, required: true, many: false, doc: "metrics of the fine-tuned model" },
     ],
     outputs: &[OutputPort {
         name: "comparison",

@@ -26,7 +26,7 @@ impl Surroundings<'_> {
 
 /// What a stage sees while it runs.
 pub struct Context<'a> {
-    /// Port name → path of the artifact, read-only.
+    /// Port name → path of the artifact, read-only. Of a port that takes many, `PORT[LABEL]` → path, for each of them.
     pub inputs: BTreeMap<String, PathBuf>,
     /// Port name → path to create (a file, or a folder for kinds that are folders).
     pub outputs: BTreeMap<String, PathBuf>,
@@ -49,6 +49,16 @@ impl Context<'_> {
     /// The path of an optional input.
     pub fn optional_input(&self, port: &str) -> Option<&Path> {
         self.inputs.get(port).map(PathBuf::as_path)
+    }
+
+    /// The labels and paths of an input that takes many, in the order of the labels.
+    pub fn inputs(&self, port: &str) -> Vec<(&str, &Path)> {
+        let label = |name: &'_ str| -> Option<std::ops::Range<usize>> {
+            let start = name.strip_prefix(port)?.strip_prefix('[').map(|_| port.len() + 1)?;
+            name.ends_with(']').then(|| start..name.len() - 1)
+        };
+        let labelled = self.inputs.iter().filter_map(|(name, path)| Some((name.get(label(name)?)?, path.as_path())));
+        labelled.collect()
     }
 
     /// Where to write an output.

@@ -16,8 +16,8 @@ pub const KIND: StageKind = StageKind {
     version: 1,
     summary: "measures retrieval with a model on judged queries",
     inputs: &[
-        Port { name: "model", kind: Kind::Model, required: true, doc: "the model to measure" },
-        Port { name: "judgements", kind: Kind::Judgements, required: true, doc: "queries, corpus and judgements" },
+        Port { name: "model", kind: Kind::Model, required: true, many: false, doc: "the model to measure" },
+        Port { name: "judgements", kind: Kind::Judgements, required: true, many: false, doc: "queries, corpus and judgements" },
     ],
     outputs: &[
         OutputPort { name: "metrics", kind: Kind::Metrics, file: "metrics", doc: "means and per-query values" },

@@ -20,6 +20,7 @@ pub const KIND: StageKind = StageKind {
         name: "chunks",
         kind: Kind::Chunks,
         required: false,
+        many: false,
         doc: "the corpus; left out when a BEIR folder brings its own",
     }],
     outputs: &[OutputPort {

@@ -17,14 +17,21 @@ pub const KIND: StageKind = StageKind {
     version: 1,
     summary: "makes training triplets",
     inputs: &[
-        Port { name: "chunks", kind: Kind::Chunks, required: false, doc: "the corpus for keyword rules" },
+        Port { name: "chunks", kind: Kind::Chunks, required: false, many: false, doc: "the corpus for keyword rules" },
         Port {
             name: "judgements",
             kind: Kind::Judgements,
             required: false,
+            many: false,
             doc: "queries and judgements to take positives from",
         },
-        Port { name: "model", kind: Kind::Model, required: false, doc: "the model whose mistakes `hard` negatives are" },
+        Port {
+            name: "model",
+            kind: Kind::Model,
+            required: false,
+            many: false,
+            doc: "the model whose mistakes `hard` negatives are",
+        },
     ],
     outputs: &[OutputPort { name: "triplets", kind: Kind::Triplets, file: "triplets.jsonl", doc: "anchor, positive, negative" }],
     unkeyed: &[],

@@ -82,6 +82,8 @@ pub struct Port {
     pub name: &'static str,
     pub kind: Kind,
     pub required: bool,
+    /// It takes any number of artifacts: a list of stages, or the stages of a matrix.
+    pub many: bool,
     pub doc: &'static str,
 }
 

@@ -22,12 +22,13 @@ pub const KIND: StageKind = StageKind {
     version: 1,
     summary: "draws texts under both models in two dimensions",
     inputs: &[
-        Port { name: "baseline", kind: Kind::Model, required: true, doc: "the baseline" },
-        Port { name: "tuned", kind: Kind::Model, required: true, doc: "the fine-tuned model" },
+        Port { name: "baseline", kind: Kind::Model, required: true, many: false, doc: "the baseline" },
+        Port { name: "tuned", kind: Kind::Model, required: true, many: false, doc: "the fine-tuned model" },
         Port {
             name: "judgements",
             kind: Kind::Judgements,
             required: false,
+            many: false,
             doc: "queries and judged passages to draw when `texts` names none",
         },
     ],

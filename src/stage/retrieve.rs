@@ -19,12 +19,13 @@ pub const KIND: StageKind = StageKind {
     version: 1,
     summary: "sets what two models find for the same queries side by side",
     inputs: &[
-        Port { name: "baseline", kind: Kind::Model, required: true, doc: "the baseline" },
-        Port { name: "tuned", kind: Kind::Model, required: true, doc: "the fine-tuned model" },
+        Port { name: "baseline", kind: Kind::Model, required: true, many: false, doc: "the baseline" },
+        Port { name: "tuned", kind: Kind::Model, required: true, many: false, doc: "the fine-tuned model" },
         Port {
             name: "judgements",
             kind: Kind::Judgements,
             required: true,
+            many: false,
             doc: "the corpus, and the queries unless `queries` names some",
         },
     ],

@@ -28,9 +28,15 @@ pub const KIND: StageKind = StageKind {
     version: 1,
     summary: "fine-tunes an embedding model",
     inputs: &[
-        Port { name: "model", kind: Kind::Model, required: true, doc: "the model to start from" },
-        Port { name: "triplets", kind: Kind::Triplets, required: true, doc: "what to learn from" },
-        Port { name: "eval", kind: Kind::Judgements, required: false, doc: "judged queries to choose the best checkpoint by" },
+        Port { name: "model", kind: Kind::Model, required: true, many: false, doc: "the model to start from" },
+        Port { name: "triplets", kind: Kind::Triplets, required: true, many: false, doc: "what to learn from" },
+        Port {
+            name: "eval",
+            kind: Kind::Judgements,
+            required: false,
+            many: false,
+            doc: "judged queries to choose the best checkpoint by",
+        },
     ],
     outputs: &[OutputPort {
         name: "model",

@@ -144,7 +144,7 @@ stages:
   without: { uses: ../stages/tune.yaml, inputs: { model: with, triplets: mined } }\n";
     let pipeline = folder(stages, &[("stages/tune.yaml", definition)]).load(&[]).unwrap();
     let ports = |id: &str| -> Vec<&str> {
-        pipeline.stages.iter().find(|node| node.id == id).unwrap().inputs.iter().map(|edge| edge.port).collect()
+        pipeline.stages.iter().find(|node| node.id == id).unwrap().inputs.iter().map(|edge| edge.port.as_str()).collect()
     };
     assert_eq!(ports("with/tuned"), ["model", "triplets", "eval"]);
     assert_eq!(ports("without/tuned"), ["model", "triplets"]);
@@ -254,7 +254,7 @@ stages:
     stages/tune.yaml:3:51: input `corpus` does not say of which kind it is, used at pipelines/a.yaml:6:18
     stages/tune.yaml:4:11: the declaration of `k` must be a mapping, not `10`, used at pipelines/a.yaml:6:18
     stages/tune.yaml:4:24: unknown key `defualt`, used at pipelines/a.yaml:6:18
-    stages/tune.yaml:5:12: output `model` must name a stage, not a list, used at pipelines/a.yaml:6:18
+    stages/tune.yaml:5:20: output `model` must name one stage alone, used at pipelines/a.yaml:6:18
     stages/tune.yaml:7:3: `inputs` cannot be the name of a stage here: it names the inputs of the definition, used at pipelines/a.yaml:6:18
     stages/tune.yaml:7:26: unknown key `wiht`, used at pipelines/a.yaml:6:18
     ");
