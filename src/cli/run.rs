@@ -15,6 +15,7 @@ use crate::engine::{Engine, Options};
 use crate::pipeline::{self, Override, Pipeline};
 use crate::run::{Environment, Git, Host, Recorder, RunRecord, RunStatus, StageRecord, StageStatus};
 use crate::runtime::{cache, library};
+use crate::stage;
 use crate::store::Store;
 
 /// Which pipeline, and what is different this time.
@@ -145,6 +146,7 @@ fn cancel_on_signal() -> Cancel {
     // Fails only when there is a handler already, which there is not.
     let _ = ctrlc::set_handler(move || {
         if set.is_set() {
+            stage::end_all_programs();
             std::process::exit(130);
         }
         eprintln!("stopping after the present step; once more stops at once");

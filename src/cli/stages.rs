@@ -51,6 +51,7 @@ fn described(kind: &StageKind) -> Value {
         "summary": kind.summary,
         "inputs": inputs.collect::<Vec<_>>(),
         "outputs": outputs.collect::<Vec<_>>(),
+        "declared": kind.declared.is_some(),
         "parameters": Value::from((kind.schema)()),
     })
 }

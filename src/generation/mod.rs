@@ -6,6 +6,6 @@ mod chat_tests;
 pub mod endpoint;
 pub mod extract;
 pub mod prompt;
-mod secret;
+pub mod secret;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -29,15 +29,23 @@ pub(super) struct Definition<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Port<'a> {
     pub name: &'a str,
-    pub kind: Kind,
+    /// Nothing where any kind will do.
+    pub kind: Option<Kind>,
     pub required: bool,
     pub many: bool,
     pub doc: &'a str,
 }
 
+impl<'a> Port<'a> {
+    /// The input of a stage whose user declares its inputs by connecting them.
+    pub fn declared(edge: &Edge<'a>) -> Self {
+        Port { name: edge.port, kind: None, required: true, many: edge.is_several, doc: "" }
+    }
+}
+
 impl From<&stage::Port> for Port<'static> {
     fn from(port: &stage::Port) -> Self {
-        Port { name: port.name, kind: port.kind, required: port.required, many: port.many, doc: port.doc }
+        Port { name: port.name, kind: Some(port.kind), required: port.required, many: port.many, doc: port.doc }
     }
 }
 
@@ -111,7 +119,7 @@ fn inputs<'a>(entry: &'a Entry, problems: &mut Problems) -> Vec<Port<'a>> {
         };
         let doc = value.entry("description").and_then(|e| text(&e.value, "description", problems)).unwrap_or_default();
         let required = !value.entry("optional").is_some_and(|e| boolean(e, problems));
-        inputs.extend(self::kind(kind, problems).map(|kind| Port { name: key, kind, required, many: false, doc }));
+        inputs.extend(self::kind(kind, problems).map(|kind| Port { name: key, kind: Some(kind), required, many: false, doc }));
     }
     inputs
 }

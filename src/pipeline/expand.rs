@@ -8,7 +8,8 @@ use super::document::{LONGEST_NAME, MOST_STAGES, Stage};
 use super::library::{self, Library};
 use super::problem::{Problem, Problems, Span};
 use super::words::did_you_mean;
-use crate::stage::{StageKind, registry};
+use super::yaml::Yaml;
+use crate::stage::{Output, StageKind, registry};
 
 /// How deep definitions may use definitions.
 const DEEPEST: usize = 8;
@@ -41,6 +42,9 @@ pub(super) struct Member<'a> {
     /// The scope that it belongs to.
     pub scope: usize,
     pub body: Body<'a>,
+    /// What it yields, if it is a node; nothing where that is not known, which is a problem already or becomes one when its parameters
+    /// are read.
+    pub outputs: Option<Vec<Output>>,
 }
 
 impl Member<'_> {
@@ -109,10 +113,16 @@ impl<'a> Expander<'a> {
                 let message = format!("the name `{id}` is longer than {LONGEST_NAME} characters");
                 problems.push(Problem::at(stage.id_span, message).help("shorten one of its parts".to_owned()));
             }
-            self.expanded.members.push(Member { stage: Stage { id, ..stage.clone() }, scope: number, body: Body::Unknown });
+            self.expanded.members.push(Member {
+                stage: Stage { id, ..stage.clone() },
+                scope: number,
+                body: Body::Unknown,
+                outputs: None,
+            });
             let body = self.body(index, stage, file, &used, problems);
+            let outputs = if let Body::Kind(kind) = body { outputs(kind, stage, problems) } else { None };
             if let Some(member) = self.expanded.members.get_mut(index) {
-                member.body = body;
+                (member.body, member.outputs) = (body, outputs);
             }
         }
         number
@@ -150,6 +160,17 @@ impl<'a> Expander<'a> {
         let inside = Scope { user: Some((index, definition)), used: library::within(span, used), ..Scope::default() };
         Body::Definition(definition, self.scope(&definition.stages, Some(file), inside, problems))
     }
+}
+
+/// What a node yields. Outputs that the user declares are needed before references can be resolved.
+fn outputs(kind: &StageKind, stage: &Stage, problems: &mut Problems) -> Option<Vec<Output>> {
+    let with = stage.with.map(|(_, yaml)| yaml).filter(|_| kind.declared.is_some());
+    if let Some(span) = with.and_then(|with| with.entry("outputs")?.value.find("${")) {
+        let message = "what a stage yields must be known before references are resolved";
+        problems.push(Problem::at(problems.narrow(span, "${"), message).help("write it without `${…}`".to_owned()));
+        return None;
+    }
+    kind.yields(&with.map(Yaml::plain).unwrap_or_default()).ok()
 }
 
 /// The kind that a word names.

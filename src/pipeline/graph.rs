@@ -13,7 +13,7 @@ use super::expand::{Body, Expanded, Member, Scope};
 use super::problem::{Problem, Problems, Span};
 use super::words::{did_you_mean, list, nearest};
 use crate::artifact::Kind;
-use crate::stage::{OutputPort, registry};
+use crate::stage::{self, registry};
 
 /// Of a circle, so many edges are pointed at.
 const MOST_DRAWN_STEPS: usize = 10;
@@ -73,12 +73,12 @@ struct Wiring<'a> {
 
 impl<'a> Wiring<'a> {
     /// What a member yields.
-    fn yielded(&self, index: usize, member: &Member<'a>, problems: &mut Problems) -> Vec<Output<'a>> {
+    fn yielded(&self, index: usize, member: &'a Member<'a>, problems: &mut Problems) -> Vec<Output<'a>> {
         match member.body {
-            Body::Kind(kind) => {
+            Body::Kind(_) => {
                 let output =
-                    |port: &'static OutputPort| Output { name: port.name, kind: port.kind, node: index, port: port.name };
-                kind.outputs.iter().map(output).collect()
+                    |port: &'a stage::Output| Output { name: &port.name, kind: port.kind, node: index, port: &port.name };
+                member.outputs.iter().flatten().map(output).collect()
             }
             Body::Definition(definition, inside) => {
                 let Some(scope) = self.expanded.scopes.get(inside) else { return Vec::new() };
@@ -95,18 +95,7 @@ impl<'a> Wiring<'a> {
         let (id, name) = split(source);
         let from = self.member(id, span, scope, problems)?;
         let outputs = self.known_outputs(from)?;
-        let found = match (name, outputs) {
-            (Some(name), outputs) => self.called(name, outputs, from, id),
-            (None, [only]) => Ok(*only),
-            (None, outputs) => {
-                let names: Vec<String> = outputs.iter().map(|output| format!("{id}.{}", output.name)).collect();
-                let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                let message = format!("stage `{id}` has {} outputs", if names.is_empty() { "no" } else { "several" });
-                let help = if names.is_empty() { "name another stage".into() } else { format!("name one: {}", list(&names)) };
-                Err((message, help))
-            }
-        };
-        match found {
+        match self.of_any_kind(name, outputs, from, id) {
             Ok(found) => Some(Output { name: output.port, ..found }),
             Err((message, help)) => {
                 problems.push(Problem::at(span, message).help(help));
@@ -118,6 +107,7 @@ impl<'a> Wiring<'a> {
     /// What feeds the inputs of a member.
     fn connected(&mut self, index: usize, member: &'a Member<'a>, problems: &mut Problems) -> Vec<Input<'a>> {
         let ports: Vec<Port<'a>> = match member.body {
+            Body::Kind(kind) if kind.declared.is_some() => member.stage.inputs.iter().map(Port::declared).collect(),
             Body::Kind(kind) => kind.inputs.iter().map(Port::from).collect(),
             Body::Definition(definition, _) => definition.inputs.clone(),
             Body::Unknown => return Vec::new(),
@@ -125,6 +115,9 @@ impl<'a> Wiring<'a> {
         let Some(scope) = self.expanded.scopes.get(member.scope) else { return Vec::new() };
         problems.within(&scope.used);
         let stage = &member.stage;
+        if matches!(member.body, Body::Kind(kind) if kind.declared.is_some()) {
+            stage.inputs.iter().for_each(|input| document::id(input.port, input.port_span, "an input's name", problems));
+        }
         let (names, uses) = (ports.iter().map(|port| port.name).collect::<Vec<_>>(), member.uses());
         let mut meant = Vec::new();
         for input in stage.inputs.iter().filter(|input| !names.contains(&input.port)) {
@@ -150,9 +143,9 @@ impl<'a> Wiring<'a> {
     }
 
     fn not_connected(&self, index: usize, member: &Member, port: &Port, scope: &Scope) -> Problem {
-        let doc = if port.doc.is_empty() { port.kind.name() } else { port.doc };
+        let doc = if port.doc.is_empty() { port.kind.map_or("anything", Kind::name) } else { port.doc };
         let message = format!("stage `{}` lacks its input `{}` ({doc})", member.stage.id, port.name);
-        let yielding = self.yielding(port.kind, index, scope);
+        let yielding = port.kind.map(|kind| self.yielding(kind, index, scope)).unwrap_or_default();
         let entry = format!("{}: {}", port.name, yielding.first().map_or("STAGE", String::as_str));
         let help = if member.stage.inputs.is_empty() {
             format!("add `inputs: {{ {entry} }}`")
@@ -214,11 +207,12 @@ impl<'a> Wiring<'a> {
             return None;
         }
         let outputs = self.known_outputs(from)?;
-        let output = match name {
-            Some(name) => {
-                self.called(name, outputs, from, id).and_then(|output| self.fitting(output, outputs, port, index, id, scope))
-            }
-            None => self.only(outputs, port, index, id, scope),
+        let output = match (port.kind, name) {
+            (None, name) => self.of_any_kind(name, outputs, from, id),
+            (Some(kind), Some(name)) => self
+                .called(name, outputs, from, id)
+                .and_then(|output| self.fitting(output, outputs, kind, port, index, id, scope)),
+            (Some(kind), None) => self.only(outputs, kind, port, index, id, scope),
         };
         output.map(|output| Input { port: port.name, label, output, span }).map_err(|words| problems.push(problem(words))).ok()
     }
@@ -241,9 +235,10 @@ impl<'a> Wiring<'a> {
             let message = format!("the definition has no input `{name}`");
             return Err((message, did_you_mean(name, "inputs of the definition", &names)));
         };
-        if declared.kind != port.kind {
-            let message =
-                format!("input `{}` wants {}, but `{INPUTS}.{name}` is of kind {}", port.name, port.kind, declared.kind);
+        if let (Some(wanted), Some(kind)) = (port.kind, declared.kind)
+            && kind != wanted
+        {
+            let message = format!("input `{}` wants {wanted}, but `{INPUTS}.{name}` is of kind {kind}", port.name);
             return Err((message, self.sources(port.kind, index, scope)));
         }
         if port.required && !declared.required {
@@ -267,7 +262,7 @@ impl<'a> Wiring<'a> {
     fn known_outputs(&self, index: usize) -> Option<&[Output<'a>]> {
         let outputs = self.outputs.get(index)?;
         let known = match self.expanded.members.get(index)?.body {
-            Body::Kind(_) => true,
+            Body::Kind(_) => self.expanded.members.get(index)?.outputs.is_some(),
             Body::Definition(definition, _) => definition.outputs.len() == outputs.len(),
             Body::Unknown => false,
         };
@@ -283,22 +278,44 @@ impl<'a> Wiring<'a> {
         })
     }
 
+    /// The output that an edge names, or else the only one there is.
+    fn of_any_kind(
+        &self,
+        name: Option<&str>,
+        outputs: &[Output<'a>],
+        from: usize,
+        id: &str,
+    ) -> Result<Output<'a>, (String, String)> {
+        match (name, outputs) {
+            (Some(name), outputs) => self.called(name, outputs, from, id),
+            (None, [only]) => Ok(*only),
+            (None, outputs) => {
+                let names: Vec<String> = outputs.iter().map(|output| format!("{id}.{}", output.name)).collect();
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                let message = format!("stage `{id}` has {} outputs", if names.is_empty() { "no" } else { "several" });
+                let help = if names.is_empty() { "name another stage".into() } else { format!("name one: {}", list(&names)) };
+                Err((message, help))
+            }
+        }
+    }
+
     /// The output, if it is of the kind that the port wants.
     fn fitting(
         &self,
         output: Output<'a>,
         outputs: &[Output<'a>],
+        kind: Kind,
         port: &Port,
         index: usize,
         id: &str,
         scope: &Scope,
     ) -> Result<Output<'a>, (String, String)> {
-        if output.kind == port.kind {
+        if output.kind == kind {
             return Ok(output);
         }
         let name = output.name;
-        let message = format!("input `{}` wants {}, but `{id}.{name}` is of kind {}", port.name, port.kind, output.kind);
-        let other = outputs.iter().find(|output| output.kind == port.kind);
+        let message = format!("input `{}` wants {}, but `{id}.{name}` is of kind {}", port.name, kind, output.kind);
+        let other = outputs.iter().find(|output| output.kind == kind);
         let help = other.map_or_else(|| self.sources(port.kind, index, scope), |o| format!("did you mean `{id}.{}`?", o.name));
         Err((message, help))
     }
@@ -307,31 +324,33 @@ impl<'a> Wiring<'a> {
     fn only(
         &self,
         outputs: &[Output<'a>],
+        kind: Kind,
         port: &Port,
         index: usize,
         id: &str,
         scope: &Scope,
     ) -> Result<Output<'a>, (String, String)> {
-        let fitting: Vec<&Output> = outputs.iter().filter(|output| output.kind == port.kind).collect();
+        let fitting: Vec<&Output> = outputs.iter().filter(|output| output.kind == kind).collect();
         match fitting.as_slice() {
             [output] => Ok(**output),
             [] => {
                 let mut yields: Vec<&str> = outputs.iter().map(|output| output.kind.name()).collect();
                 yields.dedup();
                 let yields = if yields.is_empty() { "nothing".into() } else { yields.join(" and ") };
-                let message = format!("input `{}` wants {}, but stage `{id}` yields {yields}", port.name, port.kind);
+                let message = format!("input `{}` wants {}, but stage `{id}` yields {yields}", port.name, kind);
                 Err((message, self.sources(port.kind, index, scope)))
             }
             [first, ..] => {
                 let names: Vec<&str> = fitting.iter().map(|output| output.name).collect();
-                let message = format!("stage `{id}` has more than one output of kind {}: {}", port.kind, list(&names));
+                let message = format!("stage `{id}` has more than one output of kind {}: {}", kind, list(&names));
                 Err((message, format!("name one, for example `{id}.{}`", first.name)))
             }
         }
     }
 
     /// Where else the input could come from.
-    fn sources(&self, kind: Kind, not: usize, scope: &Scope) -> String {
+    fn sources(&self, kind: Option<Kind>, not: usize, scope: &Scope) -> String {
+        let Some(kind) = kind else { return "name another stage".into() };
         let stages = self.yielding(kind, not, scope);
         if let [_, ..] = stages.as_slice() {
             return format!("{kind} can come from {}", list(&stages.iter().map(String::as_str).collect::<Vec<_>>()));
@@ -347,7 +366,7 @@ impl<'a> Wiring<'a> {
     /// The stages of a scope that yield a kind, and the inputs of its definition that are of that kind.
     fn yielding(&self, kind: Kind, not: usize, scope: &Scope) -> Vec<String> {
         let inputs = scope.user.iter().flat_map(|(_, definition)| &definition.inputs);
-        let inputs = inputs.filter(|input| input.kind == kind).map(|input| format!("{INPUTS}.{}", input.name));
+        let inputs = inputs.filter(|input| input.kind == Some(kind)).map(|input| format!("{INPUTS}.{}", input.name));
         let yields = |index: &usize| self.outputs.get(*index).is_some_and(|outputs| outputs.iter().any(|o| o.kind == kind));
         let stages =
             scope.names.iter().filter(|name| scope.by_name.get(*name).is_some_and(|index| *index != not && yields(index)));
@@ -398,10 +417,7 @@ impl<'a> Wiring<'a> {
             Some(Edge { port, from, output: input.output.port.to_owned() })
         };
         let edges = |index: &usize| match (self.inputs.get(*index), self.expanded.members.get(*index)?.body) {
-            (Some(inputs), Body::Kind(kind)) => {
-                let feeding = |port: &'static str| inputs.iter().filter(move |input| input.port == port);
-                Some(kind.inputs.iter().flat_map(|port| feeding(port.name)).filter_map(edge).collect())
-            }
+            (Some(inputs), Body::Kind(_)) => Some(inputs.iter().filter_map(edge).collect()),
             _ => None,
         };
         nodes.iter().filter_map(edges).collect()

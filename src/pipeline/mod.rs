@@ -23,6 +23,7 @@ mod schema;
 mod words;
 mod yaml;
 
+pub use crate::stage::Output;
 pub use document::Variable;
 pub use overrides::Override;
 pub use problem::{PipelineError, Place, Problem, Report};
@@ -38,8 +39,7 @@ use self::file::Unreadable;
 use self::interpolate::Environment;
 use self::library::Library;
 use self::problem::{Problems, Source};
-use crate::artifact::Kind;
-use crate::stage::{Configured, OutputPort, StageKind};
+use crate::stage::{Configured, StageKind};
 
 /// The keys of a pipeline.
 const KEYS: &[&str] = &["name", "description", "params", "env", "stages"];
@@ -68,24 +68,9 @@ pub struct Node {
     pub description: Option<String>,
     pub kind: &'static StageKind,
     pub configured: Configured,
-    /// In the order of the kind's ports.
+    /// In the order of the kind's ports, or of the file where the user declares them.
     pub inputs: Vec<Edge>,
     pub outputs: Vec<Output>,
-}
-
-/// What a stage yields.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Output {
-    pub name: String,
-    pub kind: Kind,
-    /// The name of the file or folder under `artifacts/STAGE/` of a run.
-    pub file: String,
-}
-
-impl From<&OutputPort> for Output {
-    fn from(port: &OutputPort) -> Self {
-        Output { name: port.name.to_owned(), kind: port.kind, file: port.file.to_owned() }
-    }
 }
 
 /// An edge: an output of one stage that is an input of another.
@@ -161,7 +146,7 @@ fn build(text: &str, file: &Path, overrides: &[Override], environment: Environme
             edge.from = *position.get(edge.from)?;
         }
         let (id, description) = (member.stage.id, member.stage.description);
-        let outputs = kind.outputs.iter().map(Output::from).collect();
+        let outputs = member.outputs?;
         nodes.insert(*position.get(nodes.len())?, Node { id, description, kind, configured, inputs, outputs });
     }
     Some(Pipeline {

@@ -15,8 +15,10 @@ const MOST_PROBLEMS: usize = 20;
 /// Configures a stage from the resolved values of its `with:`. A wrong parameter is reported and left out to find the next.
 pub(super) fn configure(kind: &StageKind, stage: &Stage, mut with: Value, problems: &mut Problems) -> Option<Configured> {
     let mut removed: Vec<String> = Vec::new();
+    let inputs: Vec<&str> = stage.inputs.iter().map(|input| input.port).collect();
     for _ in 0..MOST_PROBLEMS {
-        let error = match (kind.configure)(with.clone()) {
+        let configured = (kind.configure)(with.clone());
+        let error = match configured.and_then(|c| c.stage.check_inputs(&inputs).map(|()| c)) {
             Ok(configured) => return removed.is_empty().then_some(configured),
             Err(error) => error,
         };
@@ -27,7 +29,7 @@ pub(super) fn configure(kind: &StageKind, stage: &Stage, mut with: Value, proble
         if !removed.is_empty() && consequence || matches!(&wrong.complaint, Complaint::Missing(key) if meant(key)) {
             return None;
         }
-        problems.push(wrong.problem(kind, stage));
+        problems.push(wrong.problem(kind, stage, problems));
         match wrong.key().filter(|key| take(&mut with, key)) {
             Some(key) => removed.push(key),
             None => return None,
@@ -54,6 +56,7 @@ enum Complaint {
     Unknown { key: String, expected: Vec<String> },
     Missing(String),
     Variant { word: String, expected: Vec<String> },
+    Placeholder { word: String, expected: Vec<String> },
     Type { found: String, expected: String },
     Other(String),
 }
@@ -110,8 +113,9 @@ impl Wrong {
         }
     }
 
-    fn problem(&self, kind: &StageKind, stage: &Stage) -> Problem {
+    fn problem(&self, kind: &StageKind, stage: &Stage, problems: &Problems) -> Problem {
         let span = self.span.or(stage.with.map(|(key, _)| key)).or(stage.uses.map(|(_, span)| span)).unwrap_or(stage.id_span);
+        let span = if let Complaint::Placeholder { word, .. } = &self.complaint { problems.narrow(span, word) } else { span };
         let name = path::join(&self.steps);
         let of = format!("of stage `{}`", stage.id);
         let (message, help) = match &self.complaint {
@@ -134,6 +138,10 @@ impl Wrong {
                 let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
                 (format!("`{word}` is no value of `{name}`"), Some(did_you_mean(word, "values", &expected)))
             }
+            Complaint::Placeholder { word, expected } => {
+                let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+                (format!("`{word}` in `{name}` {of} names nothing"), Some(did_you_mean(word, "placeholders", &expected)))
+            }
             Complaint::Type { found, expected } if name.is_empty() => (format!("`with` must be {expected}, not {found}"), None),
             Complaint::Type { found, expected } => (format!("`{name}` must be {expected}, not {found}"), None),
             Complaint::Other(message) if self.steps.is_empty() => {
@@ -155,6 +163,8 @@ impl Complaint {
             Complaint::Missing(key.0.to_owned())
         } else if let Some((word, rest)) = after("unknown variant `").and_then(|r| r.split_once("`, ")) {
             Complaint::Variant { word: word.to_owned(), expected: quoted(rest) }
+        } else if let Some((word, rest)) = after("unknown placeholder `").and_then(|r| r.split_once('`')) {
+            Complaint::Placeholder { word: word.to_owned(), expected: quoted(rest) }
         } else if let Some((found, expected)) =
             after("invalid type: ").or_else(|| after("invalid value: ")).and_then(|r| r.rsplit_once(", expected "))
         {

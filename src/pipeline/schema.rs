@@ -137,6 +137,17 @@ fn source() -> Value {
     json!({ "type": ["string", "integer"], "pattern": SOURCE })
 }
 
+/// One source, or several for an input that takes many: as a list, or as a mapping by labels.
+fn sources() -> Value {
+    json!({
+        "anyOf": [
+            source(),
+            { "type": "array", "minItems": 1, "items": source() },
+            { "type": "object", "minProperties": 1, "additionalProperties": source() }
+        ]
+    })
+}
+
 fn reference() -> Value {
     json!({
         "description": "A reference to a parameter or an environment variable: `${params.NAME}` or `${env.NAME}`.",
@@ -197,7 +208,7 @@ fn stage() -> Value {
             "inputs": {
                 "description": "Where each input comes from: `STAGE` or `STAGE.OUTPUT`.",
                 "type": "object",
-                "additionalProperties": source()
+                "additionalProperties": sources()
             },
             "with": { "description": "The parameters of the stage.", "type": "object" },
             "description": { "description": "What the stage is for.", "type": "string" }
@@ -212,6 +223,16 @@ fn stage_of(kind: &StageKind, with: &Value) -> Value {
     let has_required = |schema: &Value| schema.get("required").and_then(Value::as_array).is_some_and(|r| !r.is_empty());
     let ports: Map<String, Value> = kind.inputs.iter().map(|port| (port.name.to_owned(), input(port))).collect();
     let outputs: Vec<String> = kind.outputs.iter().map(output).collect();
+    let (outputs, inputs) = if kind.declared.is_some() {
+        let names = json!({ "pattern": WORD, "maxLength": 100 });
+        (
+            "those that `with.outputs` declares".to_owned(),
+            json!({ "type": "object", "propertyNames": names, "additionalProperties": sources() }),
+        )
+    } else {
+        let inputs = json!({ "type": "object", "additionalProperties": false, "properties": ports, "required": required });
+        (outputs.join("\n"), inputs)
+    };
     let mut keys = Vec::new();
     if !required.is_empty() {
         keys.push("inputs");
@@ -220,10 +241,10 @@ fn stage_of(kind: &StageKind, with: &Value) -> Value {
         keys.push("with");
     }
     json!({
-        "description": format!("{}\n\nOutputs:\n{}", kind.summary, outputs.join("\n")),
+        "description": format!("{}\n\nOutputs:\n{outputs}", kind.summary),
         "required": keys,
         "properties": {
-            "inputs": { "type": "object", "additionalProperties": false, "properties": ports, "required": required },
+            "inputs": inputs,
             "with": { "$ref": format!("#/$defs/with.{}", kind.name) }
         }
     })

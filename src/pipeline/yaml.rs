@@ -66,6 +66,25 @@ impl Yaml {
         }
     }
 
+    /// The value as it is written, without looking for references.
+    pub fn plain(&self) -> Value {
+        match &self.content {
+            Content::Scalar { value, .. } => value.clone(),
+            Content::Sequence(items) => Value::Array(items.iter().map(Yaml::plain).collect()),
+            Content::Mapping(entries) => Value::Object(entries.iter().map(|e| (e.key.clone(), e.value.plain())).collect()),
+        }
+    }
+
+    /// Where the first text is that holds `words`.
+    pub fn find(&self, words: &str) -> Option<Span> {
+        match &self.content {
+            Content::Scalar { value: Value::String(text), .. } => text.contains(words).then_some(self.span),
+            Content::Scalar { .. } => None,
+            Content::Sequence(items) => items.iter().find_map(|item| item.find(words)),
+            Content::Mapping(entries) => entries.iter().find_map(|e| e.value.find(words)),
+        }
+    }
+
     /// Values in it, itself included.
     fn size(&self) -> usize {
         match &self.content {

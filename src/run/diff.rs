@@ -113,9 +113,10 @@ fn stages(from: &RunRecord, to: &RunRecord) -> Vec<StageChanges> {
 /// Stage → the metrics that it yielded, of the stages whose metrics are still in the run's directory.
 fn measured(run: &Compared) -> impl Iterator<Item = (&str, Metrics)> {
     run.record.stages.iter().filter_map(|(id, stage)| {
-        let kind = registry::find(&stage.uses)?;
-        let port = kind.outputs.iter().find(|port| port.kind == Kind::Metrics)?;
-        Some((id.as_str(), Metrics::read(&run.folder.join(stage.paths.get(port.name)?)).ok()?))
+        let parameters = stage.fingerprint.as_ref().map(|f| f.parameters.clone()).unwrap_or_default();
+        let outputs = registry::find(&stage.uses)?.yields(&parameters).ok()?;
+        let port = outputs.iter().find(|port| port.kind == Kind::Metrics)?;
+        Some((id.as_str(), Metrics::read(&run.folder.join(stage.paths.get(&port.name)?)).ok()?))
     })
 }
 

@@ -29,6 +29,7 @@ pub const KIND: StageKind = StageKind {
         },
     ],
     outputs: &[OutputPort { name: "chunks", kind: Kind::Chunks, file: "chunks.jsonl", doc: "the chunks, in document order" }],
+    declared: None,
     unkeyed: &[],
     schema: schema::<Chunk>,
     configure: configure::<Chunk>,

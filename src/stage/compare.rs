@@ -25,6 +25,7 @@ pub const KIND: StageKind = StageKind {
         file: "comparison.json",
         doc: "both values, difference and improvement",
     }],
+    declared: None,
     unkeyed: &[],
     schema: schema::<Compare>,
     configure: configure::<Compare>,

@@ -23,6 +23,7 @@ pub const KIND: StageKind = StageKind {
         OutputPort { name: "metrics", kind: Kind::Metrics, file: "metrics", doc: "means and per-query values" },
         OutputPort { name: "ranking", kind: Kind::Ranking, file: "ranking.trec", doc: "the ranking as a TREC run file" },
     ],
+    declared: None,
     unkeyed: &[],
     schema: schema::<Evaluate>,
     configure: configure::<Evaluate>,

@@ -52,6 +52,7 @@ pub const KIND: StageKind = StageKind {
         OutputPort { name: "answers", kind: Kind::Answers, file: "answers.jsonl", doc: "one answer for each query and model" },
         OutputPort { name: "readable", kind: Kind::File, file: "answers.md", doc: "the same as Markdown, to read" },
     ],
+    declared: None,
     unkeyed: &["api_key_env", "timeout_seconds", "max_retries", "concurrency"],
     schema: schema::<Generate>,
     configure: configure::<Generate>,

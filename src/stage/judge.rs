@@ -29,6 +29,7 @@ pub const KIND: StageKind = StageKind {
         file: "judgements",
         doc: "corpus, queries and judgements as a BEIR folder",
     }],
+    declared: None,
     unkeyed: &[],
     schema: schema::<Judge>,
     configure: configure::<Judge>,

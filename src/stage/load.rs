@@ -23,6 +23,7 @@ pub const KIND: StageKind = StageKind {
         file: "documents.jsonl",
         doc: "the documents, in path order",
     }],
+    declared: None,
     unkeyed: &[],
     schema: schema::<Load>,
     configure: configure::<Load>,

@@ -34,6 +34,7 @@ pub const KIND: StageKind = StageKind {
         },
     ],
     outputs: &[OutputPort { name: "triplets", kind: Kind::Triplets, file: "triplets.jsonl", doc: "anchor, positive, negative" }],
+    declared: None,
     unkeyed: &[],
     schema: schema::<Mine>,
     configure: configure::<Mine>,

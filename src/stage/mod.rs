@@ -7,6 +7,7 @@ pub mod reference;
 pub mod registry;
 
 mod chunk;
+mod command;
 mod compare;
 mod evaluate;
 mod externals;
@@ -21,6 +22,7 @@ mod retrieve;
 mod testing;
 mod train;
 
+pub use command::end_all as end_all_programs;
 pub use context::{Context, Progress, Reporter, Surroundings};
 
 use std::collections::BTreeMap;
@@ -39,6 +41,14 @@ pub trait Stage: Send + Sync {
     /// # Errors
     /// The first bad parameter.
     fn check(&self) -> Result<(), ParameterError> {
+        Ok(())
+    }
+
+    /// Checks what depends on which inputs are connected: the names of those that are. Runs before anything else runs.
+    ///
+    /// # Errors
+    /// The first parameter that does not fit the inputs.
+    fn check_inputs(&self, _inputs: &[&str]) -> Result<(), ParameterError> {
         Ok(())
     }
 
@@ -70,6 +80,9 @@ pub struct StageKind {
     pub inputs: &'static [Port],
     /// An edge that names only the stage means the one output of the kind that the input wants.
     pub outputs: &'static [OutputPort],
+    /// Of a kind whose ports the user declares: the outputs that its parameters declare. Its inputs then have any names and carry
+    /// any kinds, and `inputs` and `outputs` are empty.
+    pub declared: Option<fn(&Value) -> Result<Vec<Output>, ParameterError>>,
     /// Parameters that do not change the result (threads, batch size of encoding) and so are not part of the key.
     pub unkeyed: &'static [&'static str],
     pub schema: fn() -> Schema,
@@ -95,6 +108,34 @@ pub struct OutputPort {
     /// The file (or folder, for kinds that are folders) name under `artifacts/STAGE/` of a run, e.g. `chunks.jsonl`.
     pub file: &'static str,
     pub doc: &'static str,
+}
+
+/// What a stage of a pipeline yields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    pub name: String,
+    pub kind: Kind,
+    /// The name of the file or folder under `artifacts/STAGE/` of a run.
+    pub file: String,
+}
+
+impl From<&OutputPort> for Output {
+    fn from(port: &OutputPort) -> Self {
+        Output { name: port.name.to_owned(), kind: port.kind, file: port.file.to_owned() }
+    }
+}
+
+impl StageKind {
+    /// What a stage of this kind with these parameters yields.
+    ///
+    /// # Errors
+    /// The parameters declare outputs that cannot be.
+    pub fn yields(&self, parameters: &Value) -> Result<Vec<Output>, ParameterError> {
+        match self.declared {
+            Some(declared) => declared(parameters),
+            None => Ok(self.outputs.iter().map(Output::from).collect()),
+        }
+    }
 }
 
 /// A stage whose parameters have been read.

@@ -21,6 +21,7 @@ pub const KIND: StageKind = StageKind {
     summary: "fetches an embedding model",
     inputs: &[],
     outputs: &[OutputPort { name: "model", kind: Kind::Model, file: "model", doc: "a sentence-transformers directory" }],
+    declared: None,
     unkeyed: &[],
     schema: schema::<Model>,
     configure: configure::<Model>,

@@ -38,6 +38,7 @@ pub const KIND: StageKind = StageKind {
         file: "plots",
         doc: "`projection.png`, `projection.svg` and `projection.csv`",
     }],
+    declared: None,
     unkeyed: &[],
     schema: schema::<Project>,
     configure: configure::<Project>,

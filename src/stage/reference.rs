@@ -30,7 +30,11 @@ pub fn section(kind: &StageKind) -> String {
             let _ = writeln!(text, "| `{}` | {}{optional} | {} |", port.name, port.kind, port.doc);
         }
     }
-    text += "\n| output | kind | file | |\n|---|---|---|---|\n";
+    if kind.declared.is_some() {
+        text += "\nInputs: any names, any kinds of artifact. Outputs: those that `outputs` declares.\n";
+    } else {
+        text += "\n| output | kind | file | |\n|---|---|---|---|\n";
+    }
     for port in kind.outputs {
         let _ = writeln!(text, "| `{}` | {} | `{}` | {} |", port.name, port.kind, port.file, port.doc);
     }

@@ -15,6 +15,7 @@ pub const KINDS: &[&StageKind] = &[
     &super::retrieve::KIND,
     &super::generate::KIND,
     &super::project::KIND,
+    &super::command::KIND,
 ];
 
 /// The kind called `name`.

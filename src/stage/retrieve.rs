@@ -38,6 +38,7 @@ pub const KIND: StageKind = StageKind {
         },
         OutputPort { name: "side_by_side", kind: Kind::File, file: "retrieved.md", doc: "the same as Markdown, to read" },
     ],
+    declared: None,
     unkeyed: &[],
     schema: schema::<Retrieve>,
     configure: configure::<Retrieve>,

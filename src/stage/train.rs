@@ -44,6 +44,7 @@ pub const KIND: StageKind = StageKind {
         file: "model",
         doc: "the fine-tuned model, loadable by sentence-transformers",
     }],
+    declared: None,
     unkeyed: &[],
     schema: schema::<Train>,
     configure: configure::<Train>,
