@@ -207,12 +207,11 @@ impl<'a> Wiring<'a> {
             return None;
         }
         let outputs = self.known_outputs(from)?;
-        let output = match (port.kind, name) {
-            (None, name) => self.of_any_kind(name, outputs, from, id),
-            (Some(kind), Some(name)) => self
-                .called(name, outputs, from, id)
-                .and_then(|output| self.fitting(output, outputs, kind, port, index, id, scope)),
-            (Some(kind), None) => self.only(outputs, kind, port, index, id, scope),
+        let output = match name {
+            Some(name) => {
+                self.called(name, outputs, from, id).and_then(|output| self.fitting(output, outputs, port, index, id, scope))
+            }
+            None => self.only(outputs, port, index, id, scope),
         };
         output.map(|output| Input { port: port.name, label, output, span }).map_err(|words| problems.push(problem(words))).ok()
     }
@@ -304,15 +303,12 @@ impl<'a> Wiring<'a> {
         &self,
         output: Output<'a>,
         outputs: &[Output<'a>],
-        kind: Kind,
         port: &Port,
         index: usize,
         id: &str,
         scope: &Scope,
     ) -> Result<Output<'a>, (String, String)> {
-        if output.kind == kind {
-            return Ok(output);
-        }
+        let Some(kind) = port.kind.filter(|kind| *kind != output.kind) else { return Ok(output) };
         let name = output.name;
         let message = format!("input `{}` wants {}, but `{id}.{name}` is of kind {}", port.name, kind, output.kind);
         let other = outputs.iter().find(|output| output.kind == kind);
@@ -324,12 +320,12 @@ impl<'a> Wiring<'a> {
     fn only(
         &self,
         outputs: &[Output<'a>],
-        kind: Kind,
         port: &Port,
         index: usize,
         id: &str,
         scope: &Scope,
     ) -> Result<Output<'a>, (String, String)> {
+        let Some(kind) = port.kind else { return self.of_any_kind(None, outputs, index, id) };
         let fitting: Vec<&Output> = outputs.iter().filter(|output| output.kind == kind).collect();
         match fitting.as_slice() {
             [output] => Ok(**output),

@@ -105,6 +105,12 @@ impl Wrong {
         span
     }
 
+    /// Whether the wrong value itself has the word, and not only what it refers to.
+    fn is_written(&self, word: &str, stage: &Stage) -> bool {
+        let value = stage.with.and_then(|(_, with)| self.steps.iter().try_fold(with, |node, step| path::child(node, step)));
+        matches!(value.map(|yaml| &yaml.content), Some(Content::Scalar { value: Value::String(text), .. }) if text.contains(word))
+    }
+
     /// The top-level parameter that is wrong.
     fn key(&self) -> Option<String> {
         match self.steps.first() {
@@ -115,7 +121,10 @@ impl Wrong {
 
     fn problem(&self, kind: &StageKind, stage: &Stage, problems: &Problems) -> Problem {
         let span = self.span.or(stage.with.map(|(key, _)| key)).or(stage.uses.map(|(_, span)| span)).unwrap_or(stage.id_span);
-        let span = if let Complaint::Placeholder { word, .. } = &self.complaint { problems.narrow(span, word) } else { span };
+        let span = match &self.complaint {
+            Complaint::Placeholder { word, .. } if self.is_written(word, stage) => problems.part(span, word),
+            _ => span,
+        };
         let name = path::join(&self.steps);
         let of = format!("of stage `{}`", stage.id);
         let (message, help) = match &self.complaint {

@@ -288,6 +288,16 @@ impl Problems {
         }
     }
 
+    /// Where `words`, which are a part of a value that begins at `span`, stand in the file; a span does not always take all lines of a
+    /// value. Or else all of `span`.
+    pub fn part(&self, span: Span, words: &str) -> Span {
+        let rest = self.sources.get(span.source).and_then(|s| s.text().get(span.start..)).unwrap_or_default();
+        match rest.find(words) {
+            Some(at) => Span { start: span.start + at, end: span.start + at + words.len(), ..span },
+            None => span,
+        }
+    }
+
     /// All of them, in the order of the texts.
     pub fn into_error(mut self) -> PipelineError {
         self.found.sort_by_key(|p| p.labels.first().map(|(span, _)| *span));

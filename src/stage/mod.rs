@@ -82,12 +82,15 @@ pub struct StageKind {
     pub outputs: &'static [OutputPort],
     /// Of a kind whose ports the user declares: the outputs that its parameters declare. Its inputs then have any names and carry
     /// any kinds, and `inputs` and `outputs` are empty.
-    pub declared: Option<fn(&Value) -> Result<Vec<Output>, ParameterError>>,
+    pub declared: Option<Declared>,
     /// Parameters that do not change the result (threads, batch size of encoding) and so are not part of the key.
     pub unkeyed: &'static [&'static str],
     pub schema: fn() -> Schema,
     pub configure: fn(Value) -> Result<Configured, ParameterError>,
 }
+
+/// Reads the outputs that a stage's parameters declare.
+pub type Declared = fn(&Value) -> Result<Vec<Output>, ParameterError>;
 
 /// An input port: `inputs: { NAME: stage }`.
 #[derive(Debug, Clone, Copy)]

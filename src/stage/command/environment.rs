@@ -163,6 +163,6 @@ impl JsonSchema for Environment {
             "additionalProperties": { "type": ["string", "number", "boolean", "null"] }
         });
         let word = json_schema!({ "type": "string", "pattern": name });
-        json_schema!({ "anyOf": [{ "type": "array", "items": { "anyOf": [word, mapping] } }, mapping] })
+        json_schema!({ "anyOf": [mapping, { "type": "array", "items": { "anyOf": [word, mapping] } }] })
     }
 }

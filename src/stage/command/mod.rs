@@ -12,7 +12,7 @@ mod template;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -120,14 +120,13 @@ impl Stage for Command {
             let error = match ended {
                 Ok(outcome) => break outcome,
                 Err(Failed::Finally(error)) => return Err(error),
-                Err(Failed::Perhaps(error)) if attempt >= self.retries.times => return Err(error),
-                Err(Failed::Perhaps(error)) => error,
+                Err(Failed::Perhaps(error, said)) if attempt >= self.retries.times => bail!("{error:#}{said}"),
+                Err(Failed::Perhaps(error, _)) => error,
             };
             let wait = self.retries.pause(attempt);
             attempt += 1;
-            let (first, left) = (format!("{error:#}"), self.retries.times - attempt + 1);
-            let first = first.lines().next().unwrap_or_default().trim_end_matches([';', ':']);
-            context.reporter.warn(&format!("{first}; it is started again in {wait:.1?}, {left} more"));
+            let all = self.retries.times + 1;
+            context.reporter.warn(&format!("attempt {attempt} of {all} failed: {error:#}; the next one is in {wait:?}"));
             pause(wait, context)?;
         };
         Ok(outcome)
@@ -138,7 +137,8 @@ impl Stage for Command {
 enum Failed {
     /// Another attempt would fail as well.
     Finally(anyhow::Error),
-    Perhaps(anyhow::Error),
+    /// Another one may not. With the last lines of the program, where they are to be told.
+    Perhaps(anyhow::Error, String),
 }
 
 impl From<anyhow::Error> for Failed {
@@ -164,9 +164,9 @@ impl Command {
         };
         let timeout = self.timeout.as_ref().map(Pause::duration);
         let ended = process::run(&mut command, timeout, context.cancel, &mut line);
-        let program = self.run.program();
-        let ended = ended.with_context(|| format!("`{program}` cannot be started; install it, or correct `run`"))?;
-        let failed = |how: String| Err(Failed::Perhaps(anyhow::anyhow!("`{program}` {how}{}", tail.told())));
+        let ended = ended.with_context(|| format!("`{}` cannot be started; install it, or correct `run`", self.run.program()))?;
+        let shown = self.run.shown();
+        let failed = |how: String| Err(Failed::Perhaps(anyhow!("`{shown}` {how}"), tail.told()));
         match ended {
             Ended::Cancelled => return Err(Failed::Finally(crate::cancel::Cancelled.into())),
             Ended::TimedOut => {
@@ -185,7 +185,8 @@ impl Command {
             self.outputs.hand_over(&places, context)?;
             Ok(outcome)
         };
-        let mut outcome = yielded().map_err(|error| Failed::Perhaps(error.context(format!("`{program}` ended well, but"))))?;
+        let mut outcome =
+            yielded().map_err(|error| Failed::Perhaps(error.context(format!("`{shown}` ended well, but")), String::new()))?;
         outcome.warnings.extend(code::not_declared(&self.run, &self.files, &self.workdir, context));
         Ok(outcome)
     }

@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::places::{Input, Places};
 use crate::stage::ParameterError;
 
+/// Characters of a program and its arguments in a message.
+const MOST_SHOWN: usize = 60;
+
 /// What is run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Run {
@@ -73,6 +76,21 @@ impl Run {
         match self {
             Run::Arguments(words) => words.first().map_or("", String::as_str),
             Run::Shell(_) => "sh",
+        }
+    }
+
+    /// It as a whole, for messages.
+    pub fn shown(&self) -> String {
+        match self {
+            Run::Arguments(words) => {
+                let whole = words.join(" ").replace(char::is_control, " ");
+                let mut shown: String = whole.chars().take(MOST_SHOWN).collect();
+                if shown.len() < whole.len() {
+                    shown.push('…');
+                }
+                shown
+            }
+            Run::Shell(_) => "sh".into(),
         }
     }
 
@@ -290,8 +308,8 @@ impl JsonSchema for Run {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "anyOf": [
-                { "type": "array", "minItems": 1, "items": { "type": ["string", "number", "boolean"] } },
-                { "type": "string" }
+                { "type": "string" },
+                { "type": "array", "minItems": 1, "items": { "type": ["string", "number", "boolean"] } }
             ]
         })
     }
