@@ -181,14 +181,14 @@ fn a_program_that_fails_says_how() {
     let project = project("run: [sh, ../fail.sh]\noutputs: { o: file }");
     project.write("fail.sh", "echo out; printf 'was\\rovr\\033[31mred\\033[0m\\n' >&2; echo > \"$RETUNE_OUTPUT_O\"; exit 3");
     let record = failing(&project);
-    insta::assert_snapshot!(error(&record), @r"
-    `sh` ended with exit status 3; its last lines:
+    insta::assert_snapshot!(error(&record), @"
+    `sh ../fail.sh` ended with exit status 3; its last lines:
         out
         ovrred
     ");
     assert!(log(&project).contains("\nout\novrred\n"), "{}", log(&project));
     project.write("fail.sh", "kill -9 $$");
-    insta::assert_snapshot!(error(&failing(&project)), @"`sh` was ended by signal 9 (SIGKILL, perhaps for want of memory); it wrote nothing");
+    insta::assert_snapshot!(error(&failing(&project)), @"`sh ../fail.sh` was ended by signal 9 (SIGKILL, perhaps for want of memory); it wrote nothing");
     // A long line and bytes that are no text end nothing.
     project.write("fail.sh", "head -c 100000 /dev/zero | tr '\\0' x; printf '\\377\\n'; echo > \"$RETUNE_OUTPUT_O\"");
     let record = project.run(&[]);
@@ -210,10 +210,10 @@ fn outputs_that_are_not_what_they_must_be_are_refused() {
     insta::assert_snapshot!(message("run: 'mkdir {outputs.j}'\noutputs: { j: judgements }"), @"`sh` ended well, but: the output `j` is no judgements: failed to open j/corpus.jsonl: No such file or directory (os error 2)");
     insta::assert_snapshot!(message("run: 'echo a b c > {outputs.r}'\noutputs: { r: ranking }"), @"`sh` ended well, but: the output `r` is no ranking: r.trec:1: expected `query Q0 passage rank score tag`, found 3 fields");
     insta::assert_snapshot!(message("run: 'echo x > {outputs.e}'\noutputs: { e: embeddings }"), @"`sh` ended well, but: the output `e` is no embeddings: it is no safetensors file: header too small");
-    insta::assert_snapshot!(message("run: 'ln -s /etc/passwd {outputs.o}'\noutputs: { o: file }"), @"");
-    insta::assert_snapshot!(message("run: 'echo {\\\"metric\\\": 1} > $RETUNE_OUTCOME'"), @"");
-    insta::assert_snapshot!(message("run: [no-such-program]"), @"");
-    insta::assert_snapshot!(message("run: pwd\nworkdir: nowhere"), @"");
+    insta::assert_snapshot!(message("run: 'ln -s /etc/passwd {outputs.o}'\noutputs: { o: file }"), @"`sh` ended well, but: the output `o` is a link or a device; write a file or a folder to `PROJECT/.retune/scratch/STAGE/own/0/outputs/o`");
+    insta::assert_snapshot!(message("run: 'echo {\\\"metric\\\": 1} > $RETUNE_OUTCOME'"), @"`sh` ended well, but: the file that `RETUNE_OUTCOME` names is no outcome: field `metric`: unknown field `metric`, expected one of `metrics`, `summary`, `warnings` at line 1 column 9");
+    insta::assert_snapshot!(message("run: [no-such-program]"), @"`no-such-program` cannot be started; install it, or correct `run`: No such file or directory (os error 2)");
+    insta::assert_snapshot!(message("run: pwd\nworkdir: nowhere"), @"`workdir` must be a folder, and there is none at `PROJECT/pipelines/nowhere`");
 }
 
 #[test]
@@ -329,19 +329,119 @@ fn mistakes_are_found_before_anything_runs() {
         assert!(project.runs().is_empty());
         message
     };
-    insta::assert_snapshot!(message("run: [cat, \"--in={inputs.row}\"]"), @"");
-    insta::assert_snapshot!(message("run: |\n  set -e\n  cat {inputs.rows} > {output.table}\noutputs: { table: file }"), @"");
-    insta::assert_snapshot!(message("run: 'cat \"{inputs.rows}\"'"), @"");
-    insta::assert_snapshot!(message("run: [cat]\noutputs: { table: { file: ../table.csv } }"), @"");
-    insta::assert_snapshot!(message("run: [cat]\noutputs: { table: triplet }"), @"");
-    insta::assert_snapshot!(message("run: [cat]\noutputs: { table: \"${params.x}\" }"), @"");
-    insta::assert_snapshot!(message("run: [cat]\noutputs: { a-b: file, a_b: file }"), @"");
-    insta::assert_snapshot!(message("run: [cat]\noutputs: { a: { file: X }, b: { file: x } }"), @"");
-    insta::assert_snapshot!(message("run: []"), @"");
-    insta::assert_snapshot!(message("run: [cat, [x]]\ntimeout: soon"), @"");
-    insta::assert_snapshot!(message("run: [cat]\nenv: [A=b, { RETUNE_X: 1 }]"), @"");
-    insta::assert_snapshot!(message("run: [cat]\nfiles: [../nowhere/*.py]"), @"");
-    insta::assert_snapshot!(message("run: [cat]\nfiles: ['../docs/*.py']"), @"");
+    insta::assert_snapshot!(message("run: [cat, \"--in={inputs.row}\"]"), @r#"
+     × `{inputs.row}` in `run[1]` of stage `c` names nothing
+       ╭─[pipelines/p.yaml:11:24]
+    10 │     with:
+    11 │       run: [cat, "--in={inputs.row}"]
+       ·                        ────────────
+       ╰────
+     help: did you mean `{inputs.rows}`?
+    "#);
+    insta::assert_snapshot!(message("run: |\n  set -e\n  cat {inputs.rows} > {output.table}\noutputs: { table: file }"), @"
+     × `{output.table}` in `run` of stage `c` names nothing
+       ╭─[pipelines/p.yaml:13:29]
+    12 │         set -e
+    13 │         cat {inputs.rows} > {output.table}
+       ·                             ──────────────
+    14 │       outputs: { table: file }
+       ╰────
+     help: did you mean `{outputs.table}`?
+    ");
+    insta::assert_snapshot!(message("run: 'cat \"{inputs.rows}\"'"), @r#"
+     × a placeholder is a quoted word already; remove the quotes around it, or use its variable, for
+     │ example "$RETUNE_INPUT_NAME"
+       ╭─[pipelines/p.yaml:11:12]
+    10 │     with:
+    11 │       run: 'cat "{inputs.rows}"'
+       ·            ─────────────────────
+       ╰────
+    "#);
+    insta::assert_snapshot!(message("run: [cat]\noutputs: { table: { file: ../table.csv } }"), @"
+     × `../table.csv` cannot be the file of an output; write a name without folders, such as
+     │ `table.csv`
+       ╭─[pipelines/p.yaml:12:33]
+    11 │       run: [cat]
+    12 │       outputs: { table: { file: ../table.csv } }
+       ·                                 ────────────
+       ╰────
+    ");
+    insta::assert_snapshot!(message("run: [cat]\noutputs: { table: triplet }"), @"
+     × `triplet` is no value of `outputs.table`
+       ╭─[pipelines/p.yaml:12:25]
+    11 │       run: [cat]
+    12 │       outputs: { table: triplet }
+       ·                         ───────
+       ╰────
+     help: did you mean `triplets`?
+    ");
+    insta::assert_snapshot!(message("run: [cat]\noutputs: { table: \"${params.x}\" }"), @r#"
+     × what a stage yields must be known before references are resolved
+       ╭─[pipelines/p.yaml:12:26]
+    11 │       run: [cat]
+    12 │       outputs: { table: "${params.x}" }
+       ·                          ──
+       ╰────
+     help: write it without `${…}`
+
+     × there is no parameter `x`
+       ╭─[pipelines/p.yaml:12:26]
+    11 │       run: [cat]
+    12 │       outputs: { table: "${params.x}" }
+       ·                          ───────────
+       ╰────
+     help: there are no parameters
+    "#);
+    insta::assert_snapshot!(message("run: [cat]\noutputs: { a-b: file, a_b: file }"), @"
+     × `a-b` and `a_b` would both be `A_B` in the environment; rename one of them
+       ╭─[pipelines/p.yaml:12:7]
+    11 │       run: [cat]
+    12 │       outputs: { a-b: file, a_b: file }
+       ·       ───────
+       ╰────
+    ");
+    insta::assert_snapshot!(message("run: [cat]\noutputs: { a: { file: X }, b: { file: x } }"), @"
+     × the outputs `a` and `b` have the same file `x`; rename one of them
+       ╭─[pipelines/p.yaml:12:34]
+    11 │       run: [cat]
+    12 │       outputs: { a: { file: X }, b: { file: x } }
+       ·                                  ─
+       ╰────
+    ");
+    insta::assert_snapshot!(message("run: []"), @"
+     × there is no program to run; write `run: [PROGRAM, ARGUMENT, …]`, or a text for `sh`
+       ╭─[pipelines/p.yaml:11:7]
+    10 │     with:
+    11 │       run: []
+       ·       ───
+       ╰────
+    ");
+    insta::assert_snapshot!(message("run: [cat, [x]]\ntimeout: soon"), @"
+     × `run[1]` must be a text, not a list
+       ╭─[pipelines/p.yaml:11:18]
+    10 │     with:
+    11 │       run: [cat, [x]]
+       ·                  ─
+    12 │       timeout: soon
+       ╰────
+
+     × `soon` is no span of time; write for example `90s`, `10m` or `2h 30m`, at most a year
+       ╭─[pipelines/p.yaml:12:16]
+    11 │       run: [cat, [x]]
+    12 │       timeout: soon
+       ·                ────
+       ╰────
+    ");
+    insta::assert_snapshot!(message("run: [cat]\nenv: [A=b, { RETUNE_X: 1 }]"), @"
+     × `A=b` cannot be the name of an environment variable; use letters, digits and `_`
+       ╭─[pipelines/p.yaml:12:7]
+    11 │       run: [cat]
+    12 │       env: [A=b, { RETUNE_X: 1 }]
+       ·       ───
+       ╰────
+    ");
+    insta::assert_snapshot!(message("run: [cat]\nfiles: [../nowhere/*.py]"), @"error: stage `c`: `../nowhere/*.py` in `files` cannot be read: No such file or directory (os error 2)");
+    insta::assert_snapshot!(message("run: [cat]\nfiles: ['../docs/*.py']"), @"error: stage `c`: `../docs/*.py` in `files` means no file; correct it, or remove it");
 }
 
 #[test]
@@ -351,7 +451,39 @@ fn edges_of_commands_are_checked() {
             "{LIGHT}  c:\n    uses: command\n    with: {{ run: [cat], outputs: {{ a: triplets, b: file }} }}\n{tail}"
         ))
     };
-    insta::assert_snapshot!(refused(&project("  d: { uses: chunk, inputs: { documents: c } }\n")), @"");
-    insta::assert_snapshot!(refused(&project("  d: { uses: command, inputs: { x: c }, with: { run: [cat] } }\n")), @"");
-    insta::assert_snapshot!(refused(&project("  d: { uses: command, inputs: { x: [c.a, c.d], 'y z': c.a }, with: { run: [cat] } }\n")), @"");
+    insta::assert_snapshot!(refused(&project("  d: { uses: chunk, inputs: { documents: c } }\n")), @"
+     × input `documents` wants documents, but stage `c` yields triplets and file
+       ╭─[pipelines/p.yaml:10:42]
+     9 │     with: { run: [cat], outputs: { a: triplets, b: file } }
+    10 │   d: { uses: chunk, inputs: { documents: c } }
+       ·                                          ─
+       ╰────
+     help: documents can come from `docs`
+    ");
+    insta::assert_snapshot!(refused(&project("  d: { uses: command, inputs: { x: c }, with: { run: [cat] } }\n")), @"
+     × stage `c` has several outputs
+       ╭─[pipelines/p.yaml:10:36]
+     9 │     with: { run: [cat], outputs: { a: triplets, b: file } }
+    10 │   d: { uses: command, inputs: { x: c }, with: { run: [cat] } }
+       ·                                    ─
+       ╰────
+     help: name one: `c.a` and `c.b`
+    ");
+    insta::assert_snapshot!(refused(&project("  d: { uses: command, inputs: { x: [c.a, c.d], 'y z': c.a }, with: { run: [cat] } }\n")), @"
+     × stage `c` has no output `d`
+       ╭─[pipelines/p.yaml:10:42]
+     9 │     with: { run: [cat], outputs: { a: triplets, b: file } }
+    10 │   d: { uses: command, inputs: { x: [c.a, c.d], 'y z': c.a }, with: { run: [cat] } }
+       ·                                          ───
+       ╰────
+     help: the outputs of `command` are `a` and `b`
+
+     × `y z` cannot be an input's name
+       ╭─[pipelines/p.yaml:10:48]
+     9 │     with: { run: [cat], outputs: { a: triplets, b: file } }
+    10 │   d: { uses: command, inputs: { x: [c.a, c.d], 'y z': c.a }, with: { run: [cat] } }
+       ·                                                ─────
+       ╰────
+     help: use letters, digits, `_` and `-`, at most 100
+    ");
 }
