@@ -172,6 +172,18 @@ env: [TOKEN, MISSING, { SET: 5 }]",
     for file in common::files(&project.path("")) {
         assert!(!fs::read(project.path(&file)).unwrap().windows(9).any(|w| w == b"secret-01"), "{file}");
     }
+    // A key may have several lines, of which the log has one at a time.
+    let mut command = project.command(&[
+        "run",
+        "pipelines/p.yaml",
+        "--json",
+        "--force",
+        "c",
+        "--set",
+        "stages.c.with.run=printenv TOKEN; echo > {outputs.names}",
+    ]);
+    common::Ended(command.env("TOKEN", "-----BEGIN-----\nsecret-lines\n").output().unwrap()).succeeded();
+    assert!(log(&project).contains("\n***\n***"), "{}", log(&project));
     // Its value is not part of the key.
     assert!(statuses(&run("secret-other").json()).contains("c: cached"));
 }
@@ -205,13 +217,13 @@ fn outputs_that_are_not_what_they_must_be_are_refused() {
         let message = message.replace(&written.unwrap_or_else(|| "\0".into()), "STAGE");
         project.anonymous(&message)
     };
-    insta::assert_snapshot!(message("run: 'echo x > $(dirname {outputs.table})/tabel.csv'\noutputs: { table: { file: table.csv } }"), @"`sh` ended well, but: it wrote no `table`: there is nothing at `PROJECT/.retune/scratch/STAGE/own/0/outputs/table.csv`, but there is `tabel.csv`");
-    insta::assert_snapshot!(message("run: 'head -1 {inputs.rows} > {outputs.out}; echo {} >> {outputs.out}'\noutputs: { out: chunks }"), @"`sh` ended well, but: the output `out` is no chunks: out.jsonl:2: missing field `id` at column 2");
-    insta::assert_snapshot!(message("run: 'mkdir {outputs.j}'\noutputs: { j: judgements }"), @"`sh` ended well, but: the output `j` is no judgements: failed to open j/corpus.jsonl: No such file or directory (os error 2)");
-    insta::assert_snapshot!(message("run: 'echo a b c > {outputs.r}'\noutputs: { r: ranking }"), @"`sh` ended well, but: the output `r` is no ranking: r.trec:1: expected `query Q0 passage rank score tag`, found 3 fields");
-    insta::assert_snapshot!(message("run: 'echo x > {outputs.e}'\noutputs: { e: embeddings }"), @"`sh` ended well, but: the output `e` is no embeddings: it is no safetensors file: header too small");
-    insta::assert_snapshot!(message("run: 'ln -s /etc/passwd {outputs.o}'\noutputs: { o: file }"), @"`sh` ended well, but: the output `o` is a link or a device; write a file or a folder to `PROJECT/.retune/scratch/STAGE/own/0/outputs/o`");
-    insta::assert_snapshot!(message("run: 'echo {\\\"metric\\\": 1} > $RETUNE_OUTCOME'"), @"`sh` ended well, but: the file that `RETUNE_OUTCOME` names is no outcome: field `metric`: unknown field `metric`, expected one of `metrics`, `summary`, `warnings` at line 1 column 9");
+    insta::assert_snapshot!(message("run: 'echo x > $(dirname {outputs.table})/tabel.csv'\noutputs: { table: { file: table.csv } }"), @"`sh` ended well, but it wrote no `table`: there is nothing at `PROJECT/.retune/scratch/STAGE/own/0/outputs/table.csv`, but there is `tabel.csv`");
+    insta::assert_snapshot!(message("run: 'head -1 {inputs.rows} > {outputs.out}; echo {} >> {outputs.out}'\noutputs: { out: chunks }"), @"`sh` ended well, but the output `out` is no chunks: out.jsonl:2: missing field `id` at column 2");
+    insta::assert_snapshot!(message("run: 'mkdir {outputs.j}'\noutputs: { j: judgements }"), @"`sh` ended well, but the output `j` is no judgements: failed to open j/corpus.jsonl: No such file or directory (os error 2)");
+    insta::assert_snapshot!(message("run: 'echo a b c > {outputs.r}'\noutputs: { r: ranking }"), @"`sh` ended well, but the output `r` is no ranking: r.trec:1: expected `query Q0 passage rank score tag`, found 3 fields");
+    insta::assert_snapshot!(message("run: 'echo x > {outputs.e}'\noutputs: { e: embeddings }"), @"`sh` ended well, but the output `e` is no embeddings: it is no safetensors file: header too small");
+    insta::assert_snapshot!(message("run: 'ln -s /etc/passwd {outputs.o}'\noutputs: { o: file }"), @"`sh` ended well, but the output `o` is a link or a device; write a file or a folder to `PROJECT/.retune/scratch/STAGE/own/0/outputs/o`");
+    insta::assert_snapshot!(message("run: 'echo {\\\"metric\\\": 1} > $RETUNE_OUTCOME'"), @"`sh` ended well, but the file that `RETUNE_OUTCOME` names is no outcome: field `metric`: unknown field `metric`, expected one of `metrics`, `summary`, `warnings` at line 1 column 9");
     insta::assert_snapshot!(message("run: [no-such-program]"), @"`no-such-program` cannot be started; install it, or correct `run`: No such file or directory (os error 2)");
     insta::assert_snapshot!(message("run: pwd\nworkdir: nowhere"), @"`workdir` must be a folder, and there is none at `PROJECT/pipelines/nowhere`");
 }
@@ -312,6 +324,41 @@ fn a_program_that_writes_into_its_input_is_refused() {
     let record = project.run(&["--force", "chunks", "--set", "stages.c.with.run=cat {inputs.rows}"]);
     let mode = fs::metadata(project.runs()[1].join("artifacts/chunks/chunks.jsonl")).unwrap().permissions().mode();
     assert_eq!((mode & 0o222, statuses(&record).contains("c: done")), (0, true));
+}
+
+#[test]
+fn a_file_that_a_program_links_stays_its_owners() {
+    let project = project(
+        "run: 'ln ../mine.txt {outputs.o}; mkdir {outputs.f}; ln ../mine.txt {outputs.f}/x'\noutputs: { o: file, f: file }",
+    );
+    project.write("mine.txt", "one");
+    project.run(&[]);
+    assert_eq!((artifact(&project, "c/o"), artifact(&project, "c/f/x")), ("one".to_owned(), "one".to_owned()));
+    project.write("mine.txt", "two");
+    assert_eq!((artifact(&project, "c/o"), artifact(&project, "c/f/x")), ("one".to_owned(), "one".to_owned()));
+    assert!(!fs::metadata(project.path("mine.txt")).unwrap().permissions().readonly());
+}
+
+#[test]
+fn definitions_can_hold_commands() {
+    let project = Project::new(&format!(
+        "{LIGHT}  c: {{ uses: ../stages/count.yaml, inputs: {{ rows: chunks }}, with: {{ what: -l }} }}\n"
+    ));
+    project.write(
+        "stages/count.yaml",
+        "inputs: { rows: chunks }
+params: { what: {} }
+outputs: { count: count.n }
+stages:
+  count:
+    uses: command
+    inputs: { rows: inputs.rows, all: [inputs.rows] }
+    with: { run: 'wc ${params.what} < {inputs.rows} > {outputs.n}; ls \"$RETUNE_INPUT_ALL\" >> {outputs.n}', outputs: { n: file } }
+",
+    );
+    project.run(&[]);
+    let count = artifact(&project, "c/count/n");
+    assert!(count.ends_with("\ninputs.rows\n") && count.trim().starts_with(|c: char| c.is_ascii_digit()), "{count}");
 }
 
 #[test]

@@ -74,7 +74,9 @@ impl Environment {
     /// The values that are let through by name: what a program says of them is not written down.
     pub fn secrets(&self) -> Vec<Secret> {
         let names = self.0.iter().filter(|(name, value)| value.is_none() && !ALWAYS.contains(&name.as_str()));
-        names.filter_map(|(name, _)| std::env::var(name).ok()).map(|value| Secret::new(&value)).collect()
+        let values = names.filter_map(|(name, _)| std::env::var(name).ok());
+        // The log has one line at a time, and a key may have several.
+        values.flat_map(|value| value.lines().map(Secret::new).collect::<Vec<_>>()).collect()
     }
 }
 

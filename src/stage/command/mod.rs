@@ -95,6 +95,7 @@ impl Stage for Command {
         self.outputs.check()?;
         self.env.check()?;
         code::check(&self.files)?;
+        self.retries.check()?;
         if self.workdir.trim().is_empty() {
             return Err(ParameterError::new("workdir", "the path is empty; `.` is the pipeline's folder"));
         }
@@ -157,8 +158,9 @@ impl Command {
         places.announce(&mut command);
         let secrets = self.env.secrets();
         let mut tail = process::Tail::default();
+        let scrub = |text: &str| secrets.iter().fold(text.to_owned(), |text, secret| secret.scrub(&text));
         let mut line = |line: &str| {
-            let line = secrets.iter().fold(line.to_owned(), |line, secret| secret.scrub(&line));
+            let line = scrub(line);
             context.reporter.log(&line);
             tail.push(line);
         };
@@ -185,8 +187,11 @@ impl Command {
             self.outputs.hand_over(&places, context)?;
             Ok(outcome)
         };
-        let mut outcome =
-            yielded().map_err(|error| Failed::Perhaps(error.context(format!("`{shown}` ended well, but")), String::new()))?;
+        let mut outcome = yielded().map_err(|error| {
+            // A message may quote what the program wrote.
+            let message = scrub(&format!("`{shown}` ended well, but {error:#}"));
+            Failed::Perhaps(anyhow!(message), String::new())
+        })?;
         outcome.warnings.extend(code::not_declared(&self.run, &self.files, &self.workdir, context));
         Ok(outcome)
     }

@@ -151,11 +151,32 @@ impl Outputs {
     pub fn hand_over(&self, places: &Places, context: &Context) -> Result<()> {
         for (name, output) in &self.0 {
             let target = context.output(name)?;
-            let moved = fs::rename(places.written.join(&output.file), target);
+            let written = places.written.join(&output.file);
+            let moved = unshare(&written).and_then(|()| fs::rename(written, target));
             moved.with_context(|| format!("the output `{name}` cannot be moved to `{}`", target.display()))?;
         }
         Ok(())
     }
+}
+
+/// Gives every file an inode of its own. A program may have linked files of somebody else's, and those of the store must stay as they are.
+#[cfg(unix)]
+fn unshare(path: &Path) -> std::io::Result<()> {
+    for entry in walkdir::WalkDir::new(path) {
+        let entry = entry?;
+        let is_shared = std::os::unix::fs::MetadataExt::nlink(&entry.metadata()?) > 1;
+        if entry.file_type().is_file() && is_shared {
+            let copy = tempfile::NamedTempFile::new_in(entry.path().parent().unwrap_or(path))?.into_temp_path();
+            fs::copy(entry.path(), &copy)?;
+            copy.persist(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn unshare(_: &Path) -> std::io::Result<()> {
+    Ok(())
 }
 
 /// Reads an output as what it must be; the means of metrics.

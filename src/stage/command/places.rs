@@ -14,6 +14,9 @@ use crate::stage::ParameterError;
 /// What the names of retune's own variables start with.
 pub const PREFIX: &str = "RETUNE_";
 
+/// Bytes of the name of a link; file systems take up to 255.
+const LONGEST_LINK: usize = 200;
+
 /// One run of the program.
 pub struct Places {
     inputs: BTreeMap<String, Input>,
@@ -78,7 +81,9 @@ impl Places {
         fs::create_dir_all(folder).with_context(fail)?;
         let file: String = label.chars().map(|c| if matches!(c, '/' | '\\') || c.is_control() { '.' } else { c }).collect();
         let file = if file.starts_with('.') { format!("_{file}") } else { file };
-        let mut link = folder.join(&file);
+        let end = (0..=LONGEST_LINK.min(file.len())).rev().find(|at| file.is_char_boundary(*at)).unwrap_or(0);
+        let file = file.get(..end).unwrap_or_default();
+        let mut link = folder.join(file);
         // `a/b` and `a.b` are written alike.
         let mut number = 1;
         while link.symlink_metadata().is_ok() {

@@ -7,8 +7,11 @@ use jiff::SignedDuration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::stage::ParameterError;
+
 /// Longer limits and pauses are a slip of the pen.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+const MOST_RETRIES: u32 = 100;
 /// No pause between attempts is longer, however often it is doubled.
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(600);
 
@@ -68,7 +71,7 @@ impl JsonSchema for Pause {
 #[serde(default, deny_unknown_fields)]
 pub struct Retries {
     /// So many times more, at most 100.
-    #[schemars(range(max = 100))]
+    #[schemars(range(max = MOST_RETRIES))]
     pub times: u32,
     /// The pause before the first of them; it is doubled before each further one, up to 10 minutes.
     pub wait: Pause,
@@ -81,6 +84,13 @@ impl Default for Retries {
 }
 
 impl Retries {
+    pub fn check(&self) -> Result<(), ParameterError> {
+        if self.times > MOST_RETRIES {
+            return Err(ParameterError::new("retries.times", format!("`times` must be at most {MOST_RETRIES}")));
+        }
+        Ok(())
+    }
+
     /// The pause after an attempt that failed, counted from 0.
     pub fn pause(&self, attempt: u32) -> Duration {
         let longest = LONGEST_BACK_OFF.max(self.wait.duration);
