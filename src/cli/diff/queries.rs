@@ -1,0 +1,145 @@
+//! The queries that moved most.
+
+use std::fmt::Write as _;
+
+use crate::cli::print::{self, Tone, paint};
+use crate::run::{MovedQueries, MovedQuery, TopHit};
+
+/// Characters of a line when nothing says how many fit.
+pub(super) const USUAL_WIDTH: usize = 100;
+/// A column at least so wide has a passage's id and text on one line.
+const WIDE: usize = 72;
+/// Characters of a passage in Markdown.
+const EXCERPT: usize = 100;
+const RELEVANT: &str = "✓";
+
+/// For people: both rankings side by side, on lines of `width` characters.
+pub(super) fn table(moved: &MovedQueries, width: usize, color: bool) -> String {
+    let mut text = format!("{} → {}\n\n{}", moved.from, moved.to, summary(moved));
+    if moved.queries.is_empty() {
+        return text;
+    }
+    let marks = moved.queries.iter().flat_map(|q| q.from_hits.iter().chain(&q.to_hits)).any(|hit| hit.relevant == Some(true));
+    let marks = if marks { format!("; {RELEVANT} is relevant") } else { String::new() };
+    let _ = writeln!(text, "left the hits of {}, right those of {}{marks}", moved.from, moved.to);
+    for query in &moved.queries {
+        text += "\n";
+        text += &block(query, width, color);
+    }
+    text
+}
+
+fn summary(moved: &MovedQueries) -> String {
+    let MovedQueries { stage, metric, better, same, worse, .. } = moved;
+    let mut text = format!("`{stage}.{metric}`: {better} queries better, {same} the same, {worse} worse");
+    match moved.queries.len() {
+        0 => {}
+        shown if shown < better + worse => text += &format!("; the {shown} that moved most"),
+        _ => text += "; those that moved",
+    }
+    text += "\n";
+    if !moved.also.is_empty() {
+        let also: Vec<String> = moved.also.iter().map(|stage| format!("`{stage}`")).collect();
+        text += &format!("queries moved in {} too; `--by STAGE.{metric}` shows them\n", also.join(", "));
+    }
+    text
+}
+
+fn block(query: &MovedQuery, width: usize, color: bool) -> String {
+    let figures = format!("{:.4} → {:.4}  {:+.4}", query.from, query.to, query.difference);
+    let tone = if query.difference < 0.0 { Tone::Bad } else { Tone::Good };
+    let name = format!("{}  {}", query.id, one_line(query.text.as_deref().unwrap_or_default()));
+    let mut text =
+        format!("{}\n  {}\n", paint(print::cut(&name, width).trim_end(), Tone::Bold, color), paint(&figures, tone, color));
+    let rows = query.from_hits.len().max(query.to_hits.len());
+    let digits = rows.to_string().len();
+    let column = width.saturating_sub(4 + digits + 2).max(40) / 2;
+    for rank in 0..rows {
+        let sides =
+            [&query.from_hits, &query.to_hits].map(|hits| hits.get(rank).map_or_else(Vec::new, |hit| lines(hit, column, color)));
+        for line in 0..sides.iter().map(Vec::len).max().unwrap_or(0) {
+            let number = if line == 0 { format!("{:>digits$}", rank + 1) } else { " ".repeat(digits) };
+            let [left, right] = [0, 1].map(|side| sides.get(side).and_then(|s| s.get(line)).cloned().unwrap_or_default());
+            let gap = " ".repeat(column.saturating_sub(print::width(&left)));
+            text += format!("  {number}  {left}{gap}  {right}").trim_end();
+            text += "\n";
+        }
+    }
+    text
+}
+
+/// A hit in a column: its id and the beginning of its text, on one line or two.
+fn lines(hit: &TopHit, column: usize, color: bool) -> Vec<String> {
+    let mark = if hit.relevant == Some(true) { paint(RELEVANT, Tone::Good, color) } else { " ".to_owned() };
+    let excerpt = one_line(hit.text.as_deref().unwrap_or_default());
+    let inside = column.saturating_sub(2);
+    let id = print::cut(&hit.passage, inside);
+    if excerpt.is_empty() {
+        return vec![format!("{mark} {id}")];
+    }
+    if column >= WIDE {
+        let left = inside.saturating_sub(print::width(&id) + 2);
+        return vec![format!("{mark} {id}  {}", paint(&print::cut(&excerpt, left), Tone::Dim, color))];
+    }
+    vec![format!("{mark} {id}"), format!("  {}", paint(&print::cut(&excerpt, inside), Tone::Dim, color))]
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+pub(super) fn markdown(moved: &MovedQueries) -> String {
+    let mut text = format!("`{}` → `{}`\n\n{}", moved.from, moved.to, summary(moved));
+    let side = |hit: Option<&TopHit>| {
+        let Some(hit) = hit else { return String::new() };
+        let mark = if hit.relevant == Some(true) { "✓ " } else { "" };
+        let excerpt = print::cut(&one_line(hit.text.as_deref().unwrap_or_default()), EXCERPT);
+        format!("{mark}`{}` {}", hit.passage, excerpt).replace('|', "\\|").trim_end().to_owned()
+    };
+    for query in &moved.queries {
+        let name = one_line(query.text.as_deref().unwrap_or_default());
+        let _ = write!(text, "\n### `{}` {name}\n\n", query.id);
+        let _ = writeln!(text, "{:.4} → {:.4} ({:+.4})\n", query.from, query.to, query.difference);
+        let _ = write!(text, "| | {} | {} |\n|--:|---|---|\n", moved.from, moved.to);
+        for rank in 0..query.from_hits.len().max(query.to_hits.len()) {
+            let _ = writeln!(text, "| {} | {} | {} |", rank + 1, side(query.from_hits.get(rank)), side(query.to_hits.get(rank)));
+        }
+    }
+    text
+}
+
+/// A line a query and rank.
+pub(super) fn csv(moved: &[MovedQueries]) -> String {
+    let head = [
+        "run",
+        "metric",
+        "query",
+        "text",
+        "from",
+        "to",
+        "difference",
+        "rank",
+        "from_passage",
+        "from_relevant",
+        "to_passage",
+        "to_relevant",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for moved in moved {
+        for query in &moved.queries {
+            let hit = |hit: Option<&TopHit>| {
+                let relevant = hit.and_then(|hit| hit.relevant).map(|relevant| relevant.to_string()).unwrap_or_default();
+                [hit.map(|hit| hit.passage.clone()).unwrap_or_default(), relevant]
+            };
+            for rank in 0..query.from_hits.len().max(query.to_hits.len()).max(1) {
+                let mut row = vec![moved.to.clone(), format!("{}.{}", moved.stage, moved.metric), query.id.clone()];
+                row.push(query.text.clone().unwrap_or_default());
+                row.extend([query.from, query.to, query.difference].map(|figure| figure.to_string()));
+                row.push((rank + 1).to_string());
+                row.extend([query.from_hits.get(rank), query.to_hits.get(rank)].map(hit).concat());
+                rows.push(row);
+            }
+        }
+    }
+    print::csv(&rows)
+}

@@ -1,0 +1,218 @@
+//! The queries that moved most between two runs, from the artifacts in their directories.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::diff::{Compared, measured};
+use super::record::StageRecord;
+use crate::artifact::{Hit, Judgements, Kind, Metrics, Ranking, ranking};
+use crate::pipeline::words::did_you_mean;
+use crate::stage::registry;
+
+/// What is preferred when no metric is named.
+const USUAL: &str = "ndcg@10";
+
+/// How the queries of one stage moved between two runs by one metric.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MovedQueries {
+    pub from: String,
+    pub to: String,
+    /// The stage that measured in both runs.
+    pub stage: String,
+    pub metric: String,
+    /// Other stages in which queries moved by this metric.
+    pub also: Vec<String>,
+    pub better: usize,
+    pub same: usize,
+    pub worse: usize,
+    /// Those that moved most, first.
+    pub queries: Vec<MovedQuery>,
+}
+
+/// A query in both runs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MovedQuery {
+    pub id: String,
+    /// Where a run still has its judgements.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    pub from: f64,
+    pub to: f64,
+    pub difference: f64,
+    /// Best first.
+    pub from_hits: Vec<TopHit>,
+    pub to_hits: Vec<TopHit>,
+}
+
+/// A passage that was found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TopHit {
+    pub passage: String,
+    pub score: f32,
+    /// Whether it is judged relevant, and its text, where the run still has its judgements.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relevant: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+/// There is nothing to compare the queries by.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum QueriesError {
+    #[error("no stage of `{from}` and `{to}` measured the same queries in the same way, so none can have moved")]
+    NoFigures { from: String, to: String },
+    #[error("`{from}` and `{to}` have no `{metric}` of the same queries: {help}")]
+    NoMetric { from: String, to: String, metric: String, help: String },
+}
+
+/// A stage that measured the same queries in both runs.
+struct Measured<'a> {
+    stage: &'a str,
+    before: Metrics,
+    after: Metrics,
+}
+
+impl MovedQueries {
+    /// The `most` queries that moved most by the metric `by`, which may name its stage too; without the stage, that in which most queries
+    /// moved. Each has at most `hits` hits of both runs.
+    ///
+    /// # Errors
+    /// The runs have no such metric of the same queries.
+    pub fn between(from: &Compared, to: &Compared, by: Option<&str>, most: usize, hits: usize) -> Result<Self, QueriesError> {
+        let (a, b) = (from.record.id.clone(), to.record.id.clone());
+        let mut after: HashMap<&str, Metrics> = measured(to).collect();
+        let both: Vec<Measured> =
+            measured(from).filter_map(|(stage, before)| Some(Measured { stage, before, after: after.remove(stage)? })).collect();
+        let (stage, metric, also) = chosen(&both, by, &a, &b)?;
+        let changes = stage.changes(&metric);
+        let count = |test: fn(f64) -> bool| changes.iter().filter(|(_, a, b)| test(b - a)).count();
+        let (better, same, worse) = (count(|d| d > 0.0), count(|d| d == 0.0), count(|d| d < 0.0));
+        let mut moved: Vec<_> = changes.into_iter().filter(|(_, a, b)| a != b).collect();
+        // Of the same size, losses first: they are what one looks for.
+        moved.sort_by(|(x, a, b), (y, c, d)| {
+            let (this, that) = (b - a, d - c);
+            that.abs().total_cmp(&this.abs()).then(this.total_cmp(&that)).then(x.cmp(y))
+        });
+        let (found_from, found_to) = (Findings::of(from, stage.stage), Findings::of(to, stage.stage));
+        let query = |(id, from, to): (&String, f64, f64)| MovedQuery {
+            id: id.clone(),
+            text: found_to.query(id).or_else(|| found_from.query(id)).map(str::to_owned),
+            from,
+            to,
+            difference: to - from,
+            from_hits: found_from.hits(id, hits),
+            to_hits: found_to.hits(id, hits),
+        };
+        let queries = moved.into_iter().take(most).map(query).collect();
+        Ok(MovedQueries { from: a, to: b, stage: stage.stage.to_owned(), metric, also, better, same, worse, queries })
+    }
+}
+
+/// The stage and metric that are meant, and the other stages that moved.
+fn chosen<'m>(
+    both: &'m [Measured],
+    by: Option<&str>,
+    from: &str,
+    to: &str,
+) -> Result<(&'m Measured<'m>, String, Vec<String>), QueriesError> {
+    let names: Vec<(usize, String)> = both.iter().enumerate().flat_map(|(i, m)| m.metrics().map(move |name| (i, name))).collect();
+    let Some((_, first)) = names.first() else {
+        return Err(QueriesError::NoFigures { from: from.to_owned(), to: to.to_owned() });
+    };
+    let usual = if names.iter().any(|(_, name)| name == USUAL) { USUAL } else { first };
+    let by = by.unwrap_or(usual);
+    let full = |index: usize, name: &str| both.get(index).map(|m| format!("{}.{name}", m.stage)).unwrap_or_default();
+    let exact: Vec<&(usize, String)> = names.iter().filter(|(index, name)| full(*index, name) == by).collect();
+    let meant = if exact.is_empty() { names.iter().filter(|(_, name)| name == by).collect() } else { exact };
+    let candidates: Vec<(&Measured, &String, usize)> =
+        meant.into_iter().filter_map(|(index, name)| both.get(*index).map(|m| (m, name, m.moved(name)))).collect();
+    // The first of those with most.
+    let best = candidates.iter().rev().max_by_key(|(_, _, moved)| *moved);
+    let Some((stage, metric, _)) = best else {
+        let mut words: Vec<String> = names.iter().flat_map(|(index, name)| [name.clone(), full(*index, name)]).collect();
+        words.sort_by_key(|word| (word.contains('.'), word.clone()));
+        words.dedup();
+        let help = did_you_mean(by, "metrics of every query", &words.iter().map(String::as_str).collect::<Vec<_>>());
+        return Err(QueriesError::NoMetric { from: from.to_owned(), to: to.to_owned(), metric: by.to_owned(), help });
+    };
+    let others = candidates.iter().filter(|(other, _, moved)| *moved > 0 && other.stage != stage.stage);
+    Ok((stage, (*metric).clone(), others.map(|(other, ..)| other.stage.to_owned()).collect()))
+}
+
+impl Measured<'_> {
+    /// The metrics that every query has in both runs.
+    fn metrics(&self) -> impl Iterator<Item = String> {
+        let names = self.before.per_query.values().next().map(BTreeMap::keys).into_iter().flatten();
+        names.filter(|name| self.before.paired(&self.after, name).is_some()).cloned()
+    }
+
+    /// Query, value before and value after.
+    fn changes(&self, metric: &str) -> Vec<(&String, f64, f64)> {
+        let pairs = self.before.paired(&self.after, metric).unwrap_or_default();
+        self.before.per_query.keys().zip(pairs).map(|(query, (a, b))| (query, a, b)).collect()
+    }
+
+    fn moved(&self, metric: &str) -> usize {
+        self.changes(metric).iter().filter(|(_, a, b)| a != b).count()
+    }
+}
+
+/// What a run found for its queries. What is no longer in its directory is left out.
+struct Findings {
+    ranking: Ranking,
+    judgements: Option<Judgements>,
+    /// The passages by their ids as rankings write them.
+    passages: HashMap<String, usize>,
+}
+
+impl Findings {
+    fn of(run: &Compared, stage: &str) -> Self {
+        let record = run.record.stages.get(stage);
+        let ranking = record.and_then(|record| output(run, record, Kind::Ranking)).and_then(|path| Ranking::read(&path).ok());
+        let judgements = record.and_then(|record| judgements(run, record)).and_then(|path| Judgements::read(&path, "test").ok());
+        let corpus = judgements.iter().flat_map(|j| &j.corpus).enumerate();
+        let passages = corpus.map(|(index, passage)| (ranking::field(&passage.id), index)).collect();
+        Findings { ranking: ranking.unwrap_or_default(), judgements, passages }
+    }
+
+    fn query(&self, id: &str) -> Option<&str> {
+        self.judgements.as_ref()?.queries.iter().find(|query| query.id == id).map(|query| query.text.as_str())
+    }
+
+    fn hits(&self, query: &str, most: usize) -> Vec<TopHit> {
+        let hits = self.ranking.0.get(&ranking::field(query)).map(Vec::as_slice).unwrap_or_default();
+        hits.iter().take(most).map(|hit| self.hit(query, hit)).collect()
+    }
+
+    fn hit(&self, query: &str, hit: &Hit) -> TopHit {
+        let judged = self.judgements.as_ref();
+        let passage = judged.and_then(|j| j.corpus.get(*self.passages.get(&hit.passage)?));
+        let relevant = judged.zip(passage).map(|(judged, passage)| {
+            judged.qrels.get(query).and_then(|grades| grades.get(&passage.id)).is_some_and(|grade| *grade > 0)
+        });
+        TopHit {
+            passage: passage.map_or_else(|| hit.passage.clone(), |passage| passage.id.clone()),
+            score: hit.score,
+            relevant,
+            text: passage.map(|passage| passage.text.clone()),
+        }
+    }
+}
+
+/// Where the stage's output of a kind lies.
+fn output(run: &Compared, stage: &StageRecord, kind: Kind) -> Option<PathBuf> {
+    let port = registry::find(&stage.uses)?.outputs.iter().find(|port| port.kind == kind)?;
+    Some(run.folder.join(stage.paths.get(port.name)?))
+}
+
+/// Where the judgements lie that the stage measured with: the artifact of that digest.
+fn judgements(run: &Compared, stage: &StageRecord) -> Option<PathBuf> {
+    let port = registry::find(&stage.uses)?.inputs.iter().find(|port| port.kind == Kind::Judgements)?;
+    let digest = stage.fingerprint.as_ref()?.inputs.get(port.name)?;
+    run.record.stages.values().find_map(|stage| {
+        let (port, _) = stage.outputs.iter().find(|(_, artifact)| artifact.digest == *digest)?;
+        Some(run.folder.join(stage.paths.get(port)?))
+    })
+}
