@@ -17,7 +17,7 @@ use crate::run::{self, RemoveError, Runs};
 pub(super) struct Remove {
     /// A name, a tag, a unique beginning of a name, a path, `latest` or `latest~N`
     #[arg(value_name = "RUN", required_unless_present = "conditions", conflicts_with = "conditions")]
-    runs: Vec<String>,
+    named: Vec<String>,
     #[command(flatten)]
     chosen: Chosen,
     /// Remove runs that have a tag, too
@@ -60,11 +60,11 @@ impl Remove {
 
     /// The directories of the runs, each once.
     fn folders(&self, runs: &Runs, style: Style) -> Result<Vec<PathBuf>, Failure> {
-        let mut folders: Vec<PathBuf> = if self.runs.is_empty() {
+        let mut folders: Vec<PathBuf> = if self.named.is_empty() {
             let chosen = self.chosen.of(runs, usize::MAX, style)?;
             chosen.into_iter().map(|run| runs.folder().join(run.id)).collect()
         } else {
-            let selected: Result<_, _> = self.runs.iter().map(|run| runs.select(run)).collect();
+            let selected: Result<_, _> = self.named.iter().map(|run| runs.select(run)).collect();
             selected.map_err(|e| Failure::Call(e.into()))?
         };
         folders.sort();
@@ -81,7 +81,7 @@ impl Remove {
         if tags.is_empty() {
             return Ok(());
         }
-        let hint = if self.runs.is_empty() {
+        let hint = if self.named.is_empty() {
             "`--force` removes it too, and `--where tag=` leaves out runs with tags"
         } else {
             "`--force` removes it"

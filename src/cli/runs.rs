@@ -194,7 +194,7 @@ impl List {
             None => Fact::ALL.map(Field::Fact).to_vec(),
         };
         let values: Vec<IndexMap<String, Value>> =
-            if self.columns.is_some() { Vec::new() } else { runs.iter().map(all_values).collect() };
+            if self.columns.is_some() { Vec::new() } else { runs.par_iter().map(all_values).collect() };
         let mut names: Vec<&String> = Vec::new();
         let mut seen: BTreeMap<&String, (usize, &Value, bool)> = BTreeMap::new();
         for (name, value) in values.iter().flatten() {

@@ -6,6 +6,7 @@
 use std::cmp::Ordering;
 use std::str::FromStr;
 
+use rayon::prelude::*;
 use serde_json::Value;
 
 use super::field::{Fact, Field, FieldError};
@@ -174,7 +175,8 @@ impl Condition {
 pub fn choose(mut runs: Vec<Summary>, conditions: &[Condition]) -> Result<Vec<Summary>, FilterError> {
     let (facts, others): (Vec<_>, Vec<_>) = conditions.iter().partition(|c| matches!(c.field, Field::Fact(_)));
     for condition in facts.into_iter().chain(others) {
-        let fits: Vec<Option<bool>> = runs.iter().map(|run| condition.fits(run)).collect::<Result<_, _>>()?;
+        let fits: Vec<_> = runs.par_iter().map(|run| condition.fits(run)).collect();
+        let fits = fits.into_iter().collect::<Result<Vec<Option<bool>>, _>>()?;
         known(&condition.field, runs.iter(), fits.iter().any(Option::is_some))?;
         let mut fits = fits.into_iter();
         runs.retain(|_| fits.next().flatten() == Some(true));
@@ -189,8 +191,9 @@ pub fn choose(mut runs: Vec<Summary>, conditions: &[Condition]) -> Result<Vec<Su
 pub fn sort(runs: Vec<Summary>, by: &[Sort]) -> Result<Vec<Summary>, FilterError> {
     let mut rows: Vec<(Vec<Option<Value>>, Summary)> = runs.into_iter().map(|run| (Vec::new(), run)).collect();
     for sort in by {
-        for (values, run) in &mut rows {
-            values.push(sort.field.of(run)?.map(|found| found.value));
+        let found: Vec<_> = rows.par_iter().map(|(_, run)| sort.field.of(run)).collect();
+        for ((values, _), found) in rows.iter_mut().zip(found) {
+            values.push(found?.map(|found| found.value));
         }
         let any = rows.iter().any(|(values, _)| values.last().is_some_and(Option::is_some));
         known(&sort.field, rows.iter().map(|(_, run)| run), any)?;

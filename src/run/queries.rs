@@ -41,6 +41,11 @@ pub struct MovedQuery {
     pub from: f64,
     pub to: f64,
     pub difference: f64,
+    /// Where the first relevant passage stands in the ranking, from 1; absent where none is in it or the judgements are gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from_rank: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to_rank: Option<usize>,
     /// Best first.
     pub from_hits: Vec<TopHit>,
     pub to_hits: Vec<TopHit>,
@@ -102,6 +107,8 @@ impl MovedQueries {
             from,
             to,
             difference: to - from,
+            from_rank: found_from.first_relevant(id),
+            to_rank: found_to.first_relevant(id),
             from_hits: found_from.hits(id, hits),
             to_hits: found_to.hits(id, hits),
         };
@@ -181,9 +188,18 @@ impl Findings {
         self.judgements.as_ref()?.queries.iter().find(|query| query.id == id).map(|query| query.text.as_str())
     }
 
+    fn ranked(&self, query: &str) -> &[Hit] {
+        self.ranking.0.get(&ranking::field(query)).map(Vec::as_slice).unwrap_or_default()
+    }
+
     fn hits(&self, query: &str, most: usize) -> Vec<TopHit> {
-        let hits = self.ranking.0.get(&ranking::field(query)).map(Vec::as_slice).unwrap_or_default();
-        hits.iter().take(most).map(|hit| self.hit(query, hit)).collect()
+        self.ranked(query).iter().take(most).map(|hit| self.hit(query, hit)).collect()
+    }
+
+    fn first_relevant(&self, query: &str) -> Option<usize> {
+        let grades = self.judgements.as_ref()?.qrels.get(query)?;
+        let relevant: Vec<String> = grades.iter().filter(|(_, grade)| **grade > 0).map(|(id, _)| ranking::field(id)).collect();
+        Some(self.ranked(query).iter().position(|hit| relevant.contains(&hit.passage))? + 1)
     }
 
     fn hit(&self, query: &str, hit: &Hit) -> TopHit {
@@ -215,4 +231,110 @@ fn judgements(run: &Compared, stage: &StageRecord) -> Option<PathBuf> {
         let (port, _) = stage.outputs.iter().find(|(_, artifact)| artifact.digest == *digest)?;
         Some(run.folder.join(stage.paths.get(port)?))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::artifact::{Passage, Query};
+    use crate::run::RunRecord;
+    use serde_json::json;
+    use std::fs;
+
+    /// A run whose stages `before` and `after` have these values of the queries `a`, `b`, `c`; the query's own passage is the first hit of a
+    /// query with a value above 0.5.
+    fn run(folder: &std::path::Path, id: &str, before: [f64; 3], after: [f64; 3]) -> Compared {
+        let folder = folder.join(id);
+        let queries = ["a", "b", "c"];
+        let write = |stage: &str, values: [f64; 3]| {
+            let folder = folder.join("artifacts").join(stage);
+            let per_query = queries
+                .iter()
+                .zip(values)
+                .map(|(q, v)| ((*q).to_owned(), [("ndcg@10".to_owned(), v), ("accuracy@1".to_owned(), 1.0)].into()));
+            let metrics = Metrics { convention: "trec".into(), per_query: per_query.collect(), ..Metrics::default() };
+            metrics.write(&folder.join("metrics"), &["ndcg@10".to_owned()]).unwrap();
+            let hits = |query: &str, value: f64| {
+                let order =
+                    if value > 0.5 { [format!("own {query}"), "other".into()] } else { ["other".into(), format!("own {query}")] };
+                order.map(|passage| Hit { passage, score: 0.5 }).to_vec()
+            };
+            let ranking = Ranking(queries.iter().zip(values).map(|(q, v)| ((*q).to_owned(), hits(q, v))).collect());
+            ranking.write(&folder.join("ranking.trec"), "t").unwrap();
+        };
+        fs::create_dir_all(folder.join("artifacts/judged")).unwrap();
+        write("before", before);
+        write("after", after);
+        let own =
+            queries.iter().map(|q| Passage { id: format!("own {q}"), title: String::new(), text: format!("The answer to {q}.") });
+        let judgements = Judgements {
+            corpus: own.chain([Passage { id: "other".into(), title: String::new(), text: "Something else.".into() }]).collect(),
+            queries: queries.iter().map(|q| Query { id: (*q).to_owned(), text: format!("what is {q}?") }).collect(),
+            qrels: queries.iter().map(|q| ((*q).to_owned(), [(format!("own {q}"), 1), ("other".to_owned(), 0)].into())).collect(),
+        };
+        judgements.write(&folder.join("artifacts/judged/judgements")).unwrap();
+        let digest = "a".repeat(64);
+        let evaluate = |stage: &str| {
+            json!({ "uses": "evaluate", "status": "done",
+                "fingerprint": { "kind": "evaluate", "version": 1, "parameters": {}, "inputs": { "judgements": digest }, "externals": [] },
+                "paths": { "metrics": format!("artifacts/{stage}/metrics"), "ranking": format!("artifacts/{stage}/ranking.trec") } })
+        };
+        let record: RunRecord = serde_json::from_value(json!({
+            "format": 1, "id": id, "pipeline": "t", "file": "t.yaml", "status": "done", "started": "2026-11-25T00:00:00Z",
+            "environment": { "retune": "", "onnx_runtime": "", "host": { "name": "", "os": "", "architecture": "", "processor": "", "cores": 1 } },
+            "stages": {
+                "judged": { "uses": "judge", "status": "done", "paths": { "judgements": "artifacts/judged/judgements" },
+                    "outputs": { "judgements": { "digest": digest, "shape": "folder", "size": 1 } } },
+                "before": evaluate("before"),
+                "after": evaluate("after"),
+            }
+        }))
+        .unwrap();
+        Compared { record, folder }
+    }
+
+    #[test]
+    fn queries_by_how_far_they_moved_with_their_hits() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = run(folder.path(), "one", [0.3, 0.4, 0.5], [0.2, 0.9, 0.4]);
+        let two = run(folder.path(), "two", [0.3, 0.4, 0.5], [0.7, 0.4, 0.4]);
+        let moved = MovedQueries::between(&one, &two, None, 10, 1).unwrap();
+        assert_eq!((moved.stage.as_str(), moved.metric.as_str(), moved.also.len()), ("after", "ndcg@10", 0));
+        assert_eq!((moved.better, moved.same, moved.worse), (1, 1, 1));
+        // Both moved by 0.5, up to the last digit; the loss comes first.
+        let found = |q: &MovedQuery| {
+            let hit =
+                |hits: &[TopHit]| hits.iter().map(|h| format!("{} {:?} {:?}", h.passage, h.relevant, h.text)).collect::<String>();
+            let ranks = (q.from_rank, q.to_rank);
+            format!("{} {:?} {:+.1} {ranks:?}: {} | {}", q.id, q.text, q.difference, hit(&q.from_hits), hit(&q.to_hits))
+        };
+        insta::assert_snapshot!(moved.queries.iter().map(found).collect::<Vec<_>>().join("\n"), @r#"
+        b Some("what is b?") -0.5 (Some(1), Some(2)): own b Some(true) Some("The answer to b.") | other Some(false) Some("Something else.")
+        a Some("what is a?") +0.5 (Some(2), Some(1)): other Some(false) Some("Something else.") | own a Some(true) Some("The answer to a.")
+        "#);
+        let one_query = MovedQueries::between(&one, &two, Some("after.ndcg@10"), 1, 2).unwrap();
+        assert_eq!((one_query.queries.len(), one_query.queries[0].to_hits.len()), (1, 2));
+        let still = MovedQueries::between(&one, &two, Some("before.ndcg@10"), 10, 1).unwrap();
+        assert_eq!((still.same, still.queries.len()), (3, 0));
+        // Without the artifacts of one run, the other's say the text, and there are fewer hits.
+        fs::remove_dir_all(two.folder.join("artifacts/judged")).unwrap();
+        fs::remove_file(two.folder.join("artifacts/after/ranking.trec")).unwrap();
+        let fewer = MovedQueries::between(&one, &two, None, 10, 1).unwrap();
+        assert_eq!(fewer.queries[0].text.as_deref(), Some("what is b?"));
+        assert!(fewer.queries[0].to_hits.is_empty());
+    }
+
+    #[test]
+    fn a_metric_that_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = run(folder.path(), "one", [0.3, 0.4, 0.5], [0.2, 0.9, 0.4]);
+        let two = run(folder.path(), "two", [0.3, 0.4, 0.6], [0.7, 0.4, 0.4]);
+        assert_eq!(MovedQueries::between(&one, &two, None, 10, 1).unwrap().also, ["before"]);
+        let error = |by: &str| MovedQueries::between(&one, &two, Some(by), 10, 1).unwrap_err().to_string();
+        insta::assert_snapshot!(error("ndgc@10"), @"`one` and `two` have no `ndgc@10` of the same queries: did you mean `ndcg@10`?");
+        insta::assert_snapshot!(error("loss"), @"`one` and `two` have no `loss` of the same queries: the metrics of every query are `accuracy@1`, `ndcg@10`, `after.accuracy@1`, `after.ndcg@10`, `before.accuracy@1` and `before.ndcg@10`");
+        fs::remove_dir_all(two.folder.join("artifacts")).unwrap();
+        let error = MovedQueries::between(&one, &two, None, 10, 1).unwrap_err();
+        insta::assert_snapshot!(error, @"no stage of `one` and `two` measured the same queries in the same way, so none can have moved");
+    }
 }

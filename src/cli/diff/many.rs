@@ -12,6 +12,8 @@ use crate::stage::reference::written;
 
 /// What stands where a run is like the first.
 const SAME: &str = "=";
+/// Characters of a value in the table for people.
+const WIDEST: usize = 48;
 
 /// What is set, read or coded differently: its value in the first run, and in each other where it differs.
 struct ChangeRow {
@@ -26,12 +28,13 @@ impl DiffRuns {
             let names = columns.iter().map(|c| c.name.as_str());
             std::iter::once(first).chain(names).map(|name| paint(name, Tone::Bold, color)).collect::<Vec<_>>()
         };
-        let changes = changes(diffs);
+        let changes = changes(diffs, columns);
         if changes.is_empty() {
             text += "\nno stage has other parameters, code or surroundings\n";
         } else {
             text += "\n";
-            text += &print::columns(&std::iter::once(head("what differs")).chain(changes).collect::<Vec<_>>());
+            let short = changes.into_iter().map(|row| row.iter().map(|cell| print::cut(cell, WIDEST)).collect());
+            text += &print::columns(&std::iter::once(head("what differs")).chain(short).collect::<Vec<_>>());
         }
         let rows = self.metrics(diffs);
         if rows.is_empty() {
@@ -63,7 +66,7 @@ impl DiffRuns {
                 let _ = writeln!(text, "| {} |", cells.join(" | "));
             }
         };
-        table("what differs", "|---", changes(diffs));
+        table("what differs", "|---", changes(diffs, columns));
         table("metric", "|--:", self.metrics(diffs));
         text + &note(diffs, columns)
     }
@@ -118,8 +121,9 @@ fn note(diffs: &[Diff], columns: &[Column]) -> String {
 }
 
 /// A row for whatever differs in some run, the stages in their order.
-fn changes(diffs: &[Diff]) -> Vec<Vec<String>> {
-    let mut stages: IndexMap<&str, IndexMap<String, ChangeRow>> = IndexMap::new();
+fn changes(diffs: &[Diff], columns: &[Column]) -> Vec<Vec<String>> {
+    let all = columns.iter().flat_map(|column| &column.stages);
+    let mut stages: IndexMap<&str, IndexMap<String, ChangeRow>> = all.map(|stage| (stage.as_str(), IndexMap::new())).collect();
     for (index, diff) in diffs.iter().enumerate() {
         for stage in &diff.stages {
             for (name, base, other) in stage.changes.iter().filter_map(described) {
@@ -164,4 +168,68 @@ fn described(change: &Change) -> Option<(String, String, String)> {
         Change::Added => (none(), none(), "new".to_owned()),
         Change::Removed => (none(), none(), "gone".to_owned()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluation::significance::Significance;
+    use crate::run::{RunStatus, StageChanges};
+    use serde_json::json;
+
+    fn diff(to: &str, lr: Option<f64>, figure: f64, p: Option<f64>) -> Diff {
+        let parameter = |lr: f64| Change::Parameter { name: "lr".into(), from: Some(json!(1e-5)), to: Some(json!(lr)) };
+        let mut changes: Vec<Change> = lr.map(parameter).into_iter().collect();
+        changes.push(Change::Input { port: "model".into() });
+        let docs = Change::External { name: "file `a.md`".into(), from: Some("0".repeat(64)), to: Some("1".repeat(64)) };
+        let stages = vec![("docs", vec![docs]), ("tuned", changes)];
+        let significance =
+            p.map(|p| Significance { queries: 9, wins: 3, ties: 5, losses: 1, p, p_holm: p, interval: [0.0, 0.1] });
+        let metric = |name: &str, to: f64, significance| MetricChange {
+            name: name.into(),
+            from: Some(0.5),
+            to: Some(to),
+            difference: Some(to - 0.5),
+            percent: None,
+            significance,
+        };
+        Diff {
+            from: "one".into(),
+            from_status: RunStatus::Done,
+            to: to.into(),
+            to_status: RunStatus::Done,
+            stages: stages.into_iter().map(|(stage, changes)| StageChanges { stage: stage.into(), changes }).collect(),
+            metrics: vec![
+                metric("a.loss", 0.5, None),
+                metric("a.ndcg@10", figure, significance),
+                metric("a.steps", figure, None),
+            ],
+        }
+    }
+
+    #[test]
+    fn a_column_a_run() {
+        let command: DiffRuns = {
+            #[derive(clap::Parser)]
+            struct Program {
+                #[command(flatten)]
+                diff: DiffRuns,
+            }
+            <Program as clap::Parser>::parse_from(["diff"]).diff
+        };
+        let column = |name: &str, id: &str, status| Column {
+            name: name.into(),
+            id: id.into(),
+            status,
+            stages: vec!["docs".into(), "tuned".into()],
+        };
+        let columns = [
+            column("baseline", "one", RunStatus::Done),
+            column("two", "two", RunStatus::Done),
+            column("latest", "three", RunStatus::Failed),
+        ];
+        let diffs = [diff("two", Some(3e-5), 0.6, Some(0.0123)), diff("three", None, 0.5, None)];
+        insta::assert_snapshot!(command.many_table(&diffs, &columns, false), @"");
+        insta::assert_snapshot!(command.many_markdown(&diffs, &columns), @"");
+    }
 }

@@ -19,7 +19,7 @@ pub(super) struct DiffRuns {
     /// Two runs or more: each a name, a tag, a unique beginning of a name, a path, `latest` or `latest~N` [default: `latest~1 latest`;
     /// for one run, it and `latest`]
     #[arg(value_name = "RUN")]
-    runs: Vec<String>,
+    named: Vec<String>,
     /// Metrics that are the same, too
     #[arg(long)]
     all: bool,
@@ -51,6 +51,8 @@ struct Column {
     name: String,
     id: String,
     status: RunStatus,
+    /// In the order of the pipeline.
+    stages: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -94,7 +96,7 @@ impl Limit {
 impl DiffRuns {
     pub fn call(&self, global: &Global, style: Style) -> Result<(), Failure> {
         let runs = Place::here(global)?.runs();
-        let names = match self.runs.as_slice() {
+        let names = match self.named.as_slice() {
             [] => vec!["latest~1", "latest"],
             [one] => vec![one.as_str(), "latest"],
             more => more.iter().map(String::as_str).collect(),
@@ -205,7 +207,13 @@ impl DiffRuns {
 
 impl Column {
     fn of(name: &str, run: &Compared) -> Self {
-        Column { name: name.to_owned(), id: run.record.id.clone(), status: run.record.status }
+        let record = &run.record;
+        Column {
+            name: name.to_owned(),
+            id: record.id.clone(),
+            status: record.status,
+            stages: record.stages.keys().cloned().collect(),
+        }
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) fn table(moved: &MovedQueries, width: usize, color: bool) -> String {
     }
     let marks = moved.queries.iter().flat_map(|q| q.from_hits.iter().chain(&q.to_hits)).any(|hit| hit.relevant == Some(true));
     let marks = if marks { format!("; {RELEVANT} is relevant") } else { String::new() };
-    let _ = writeln!(text, "left the hits of {}, right those of {}{marks}", moved.from, moved.to);
+    let _ = writeln!(text, "hits of the first run left, of the second right{marks}");
     for query in &moved.queries {
         text += "\n";
         text += &block(query, width, color);
@@ -49,8 +49,8 @@ fn block(query: &MovedQuery, width: usize, color: bool) -> String {
     let figures = format!("{:.4} → {:.4}  {:+.4}", query.from, query.to, query.difference);
     let tone = if query.difference < 0.0 { Tone::Bad } else { Tone::Good };
     let name = format!("{}  {}", query.id, one_line(query.text.as_deref().unwrap_or_default()));
-    let mut text =
-        format!("{}\n  {}\n", paint(print::cut(&name, width).trim_end(), Tone::Bold, color), paint(&figures, tone, color));
+    let mut text = paint(print::cut(&name, width).trim_end(), Tone::Bold, color);
+    text += &format!("\n  {}{}\n", paint(&figures, tone, color), ranks(query));
     let rows = query.from_hits.len().max(query.to_hits.len());
     let digits = rows.to_string().len();
     let column = width.saturating_sub(4 + digits + 2).max(40) / 2;
@@ -66,6 +66,15 @@ fn block(query: &MovedQuery, width: usize, color: bool) -> String {
         }
     }
     text
+}
+
+/// Where the first relevant passage stands in both rankings.
+fn ranks(query: &MovedQuery) -> String {
+    let rank = |rank: Option<usize>| rank.map_or_else(|| "none".to_owned(), |rank| rank.to_string());
+    match (query.from_rank, query.to_rank) {
+        (None, None) => String::new(),
+        (from, to) => format!("   first relevant at {} → {}", rank(from), rank(to)),
+    }
 }
 
 /// A hit in a column: its id and the beginning of its text, on one line or two.
@@ -99,7 +108,7 @@ pub(super) fn markdown(moved: &MovedQueries) -> String {
     for query in &moved.queries {
         let name = one_line(query.text.as_deref().unwrap_or_default());
         let _ = write!(text, "\n### `{}` {name}\n\n", query.id);
-        let _ = writeln!(text, "{:.4} → {:.4} ({:+.4})\n", query.from, query.to, query.difference);
+        let _ = writeln!(text, "{:.4} → {:.4} ({:+.4}){}\n", query.from, query.to, query.difference, ranks(query));
         let _ = write!(text, "| | {} | {} |\n|--:|---|---|\n", moved.from, moved.to);
         for rank in 0..query.from_hits.len().max(query.to_hits.len()) {
             let _ = writeln!(text, "| {} | {} | {} |", rank + 1, side(query.from_hits.get(rank)), side(query.to_hits.get(rank)));
@@ -142,4 +151,52 @@ pub(super) fn csv(moved: &[MovedQueries]) -> String {
         }
     }
     print::csv(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moved() -> MovedQueries {
+        let hit = |passage: &str, relevant: bool, text: &str| TopHit {
+            passage: passage.into(),
+            score: 0.5,
+            relevant: Some(relevant),
+            text: Some(text.into()),
+        };
+        let layers =
+            hit("docker/images-and-layers.md:3", false, "An image is a stack of layers, each the difference to the one below.");
+        let volumes = hit("docker/volumes-and-data.md:1", true, "A volume keeps data\nwhen the container is removed | for good.");
+        MovedQueries {
+            from: "20261125-023543-tech-docs-2882".into(),
+            to: "20261125-023035-tech-docs-ad74".into(),
+            stage: "fine-tuned".into(),
+            metric: "ndcg@10".into(),
+            also: vec!["gain/after".into()],
+            better: 2,
+            same: 3,
+            worse: 0,
+            queries: vec![MovedQuery {
+                id: "q17".into(),
+                text: Some("how do I keep what a container wrote".into()),
+                from: 0.5,
+                to: 1.0,
+                difference: 0.5,
+                from_rank: Some(2),
+                to_rank: Some(1),
+                from_hits: vec![layers.clone(), volumes.clone()],
+                to_hits: vec![volumes],
+            }],
+        }
+    }
+
+    #[test]
+    fn two_rankings_side_by_side() {
+        insta::assert_snapshot!(table(&moved(), 90, false), @"");
+        let wide = table(&moved(), 200, false);
+        insta::assert_snapshot!(wide.lines().skip(4).collect::<Vec<_>>().join("\n"), @"");
+        assert!(table(&moved(), 20, true).contains("docker/"), "a narrow terminal is no reason to break down");
+        insta::assert_snapshot!(markdown(&moved()), @"");
+        insta::assert_snapshot!(csv(&[moved()]), @"");
+    }
 }
