@@ -117,7 +117,8 @@ fn note(diffs: &[Diff], columns: &[Column]) -> String {
         return String::new();
     }
     let base = columns.first().map(|c| c.name.as_str()).unwrap_or_default();
-    format!("\np: paired randomization test against `{base}`, two-sided, Holm-corrected over all {tests} tests of the table\n")
+    let tests = if tests == 1 { "the one test".to_owned() } else { format!("all {tests} tests") };
+    format!("\np: paired randomization test against `{base}`, two-sided, Holm-corrected over {tests} of the table\n")
 }
 
 /// A row for whatever differs in some run, the stages in their order.
@@ -229,7 +230,37 @@ mod tests {
             column("latest", "three", RunStatus::Failed),
         ];
         let diffs = [diff("two", Some(3e-5), 0.6, Some(0.0123)), diff("three", None, 0.5, None)];
-        insta::assert_snapshot!(command.many_table(&diffs, &columns, false), @"");
-        insta::assert_snapshot!(command.many_markdown(&diffs, &columns), @"");
+        insta::assert_snapshot!(command.many_table(&diffs, &columns, false), @"
+        baseline  one
+        two
+        latest    three (failed)
+
+        what differs      baseline  two      latest
+        docs file `a.md`            changed  changed
+        tuned.lr          1e-5      3e-5     =
+
+        metric     baseline  two                     latest
+        a.ndcg@10  0.5000    0.6000 +0.1000 p 0.012  =
+        a.steps    0.5000    0.6000 +0.1000          =
+
+        p: paired randomization test against `baseline`, two-sided, Holm-corrected over the one test of the table
+        ");
+        insta::assert_snapshot!(command.many_markdown(&diffs, &columns), @"
+        - `baseline`: `one`
+        - `two`
+        - `latest`: `three (failed)`
+
+        | what differs | baseline | two | latest |
+        |---|---|---|---|
+        | docs file `a.md` |  | changed | changed |
+        | tuned.lr | 1e-5 | 3e-5 | = |
+
+        | metric | baseline | two | latest |
+        |---|--:|--:|--:|
+        | a.ndcg@10 | 0.5000 | 0.6000 +0.1000 p 0.012 | = |
+        | a.steps | 0.5000 | 0.6000 +0.1000 | = |
+
+        p: paired randomization test against `baseline`, two-sided, Holm-corrected over the one test of the table
+        ");
     }
 }

@@ -103,11 +103,11 @@ pub(super) fn markdown(moved: &MovedQueries) -> String {
         let Some(hit) = hit else { return String::new() };
         let mark = if hit.relevant == Some(true) { "✓ " } else { "" };
         let excerpt = print::cut(&one_line(hit.text.as_deref().unwrap_or_default()), EXCERPT);
-        format!("{mark}`{}` {}", hit.passage, excerpt).replace('|', "\\|").trim_end().to_owned()
+        format!("{mark}{} {}", literal(&hit.passage), literal(&excerpt)).trim_end().to_owned()
     };
     for query in &moved.queries {
         let name = one_line(query.text.as_deref().unwrap_or_default());
-        let _ = write!(text, "\n### `{}` {name}\n\n", query.id);
+        let _ = write!(text, "\n### {} {}\n\n", literal(&query.id), literal(&name));
         let _ = writeln!(text, "{:.4} → {:.4} ({:+.4}){}\n", query.from, query.to, query.difference, ranks(query));
         let _ = write!(text, "| | {} | {} |\n|--:|---|---|\n", moved.from, moved.to);
         for rank in 0..query.from_hits.len().max(query.to_hits.len()) {
@@ -115,6 +115,11 @@ pub(super) fn markdown(moved: &MovedQueries) -> String {
         }
     }
     text
+}
+
+/// Text that Markdown shows as it is.
+fn literal(text: &str) -> String {
+    text.chars().flat_map(|c| "\\`*_|<[#".contains(c).then_some('\\').into_iter().chain([c])).collect()
 }
 
 /// A line a query and rank.
@@ -192,11 +197,49 @@ mod tests {
 
     #[test]
     fn two_rankings_side_by_side() {
-        insta::assert_snapshot!(table(&moved(), 90, false), @"");
+        insta::assert_snapshot!(table(&moved(), 90, false), @"
+        20261125-023543-tech-docs-2882 → 20261125-023035-tech-docs-ad74
+
+        `fine-tuned.ndcg@10`: 2 queries better, 3 the same, 0 worse; the 1 that moved most
+        queries moved in `gain/after` too; `--by STAGE.ndcg@10` shows them
+        hits of the first run left, of the second right; ✓ is relevant
+
+        q17  how do I keep what a container wrote
+          0.5000 → 1.0000  +0.5000   first relevant at 2 → 1
+          1    docker/images-and-layers.md:3            ✓ docker/volumes-and-data.md:1
+               An image is a stack of layers, each th…    A volume keeps data when the container…
+          2  ✓ docker/volumes-and-data.md:1
+               A volume keeps data when the container…
+        ");
         let wide = table(&moved(), 200, false);
-        insta::assert_snapshot!(wide.lines().skip(4).collect::<Vec<_>>().join("\n"), @"");
+        insta::assert_snapshot!(wide.lines().skip(4).collect::<Vec<_>>().join("\n"), @"
+        hits of the first run left, of the second right; ✓ is relevant
+
+        q17  how do I keep what a container wrote
+          0.5000 → 1.0000  +0.5000   first relevant at 2 → 1
+          1    docker/images-and-layers.md:3  An image is a stack of layers, each the difference to the one …  ✓ docker/volumes-and-data.md:1  A volume keeps data when the container is removed | for good.
+          2  ✓ docker/volumes-and-data.md:1  A volume keeps data when the container is removed | for good.
+        ");
         assert!(table(&moved(), 20, true).contains("docker/"), "a narrow terminal is no reason to break down");
-        insta::assert_snapshot!(markdown(&moved()), @"");
-        insta::assert_snapshot!(csv(&[moved()]), @"");
+        insta::assert_snapshot!(markdown(&moved()), @r#"
+        `20261125-023543-tech-docs-2882` → `20261125-023035-tech-docs-ad74`
+
+        `fine-tuned.ndcg@10`: 2 queries better, 3 the same, 0 worse; the 1 that moved most
+        queries moved in `gain/after` too; `--by STAGE.ndcg@10` shows them
+
+        ### q17 how do I keep what a container wrote
+
+        0.5000 → 1.0000 (+0.5000)   first relevant at 2 → 1
+
+        | | 20261125-023543-tech-docs-2882 | 20261125-023035-tech-docs-ad74 |
+        |--:|---|---|
+        | 1 | docker/images-and-layers.md:3 An image is a stack of layers, each the difference to the one below. | ✓ docker/volumes-and-data.md:1 A volume keeps data when the container is removed \| for good. |
+        | 2 | ✓ docker/volumes-and-data.md:1 A volume keeps data when the container is removed \| for good. |  |
+        "#);
+        insta::assert_snapshot!(csv(&[moved()]), @"
+        run,metric,query,text,from,to,difference,rank,from_passage,from_relevant,to_passage,to_relevant
+        20261125-023035-tech-docs-ad74,fine-tuned.ndcg@10,q17,how do I keep what a container wrote,0.5,1,0.5,1,docker/images-and-layers.md:3,false,docker/volumes-and-data.md:1,true
+        20261125-023035-tech-docs-ad74,fine-tuned.ndcg@10,q17,how do I keep what a container wrote,0.5,1,0.5,2,docker/volumes-and-data.md:1,true,,
+        ");
     }
 }
