@@ -121,11 +121,15 @@ fn stages(from: &RunRecord, to: &RunRecord) -> Vec<StageChanges> {
 /// Stage → the metrics that it yielded, of the stages whose metrics are still in the run's directory.
 pub(super) fn measured(run: &Compared) -> impl Iterator<Item = (&str, Metrics)> {
     run.record.stages.iter().filter_map(|(id, stage)| {
-        let parameters = stage.fingerprint.as_ref().map(|f| f.parameters.clone()).unwrap_or_default();
-        let outputs = registry::find(&stage.uses)?.yields(&parameters).ok()?;
-        let port = outputs.iter().find(|port| port.kind == Kind::Metrics)?;
-        Some((id.as_str(), Metrics::read(&run.folder.join(stage.paths.get(&port.name)?)).ok()?))
+        let port = output(&stage.uses, stage.fingerprint.as_ref().map(|f| &f.parameters), Kind::Metrics)?;
+        Some((id.as_str(), Metrics::read(&run.folder.join(stage.paths.get(&port)?)).ok()?))
     })
+}
+
+/// The first output of a kind that a stage yields.
+pub(super) fn output(uses: &str, parameters: Option<&Value>, kind: Kind) -> Option<String> {
+    let outputs = registry::find(uses)?.yields(parameters.unwrap_or(&Value::Null)).ok()?;
+    outputs.into_iter().find(|output| output.kind == kind).map(|output| output.name)
 }
 
 /// Tests a figure of `stage` that moved on some query.

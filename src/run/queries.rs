@@ -5,11 +5,10 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::diff::{Compared, measured};
+use super::diff::{self, Compared, measured};
 use super::record::StageRecord;
 use crate::artifact::{Hit, Judgements, Kind, Metrics, Ranking, ranking};
 use crate::pipeline::words::did_you_mean;
-use crate::stage::registry;
 
 /// What is preferred when no metric is named.
 const USUAL: &str = "ndcg@10";
@@ -219,17 +218,17 @@ impl Findings {
 
 /// Where the stage's output of a kind lies.
 fn output(run: &Compared, stage: &StageRecord, kind: Kind) -> Option<PathBuf> {
-    let port = registry::find(&stage.uses)?.outputs.iter().find(|port| port.kind == kind)?;
-    Some(run.folder.join(stage.paths.get(port.name)?))
+    let port = diff::output(&stage.uses, stage.fingerprint.as_ref().map(|f| &f.parameters), kind)?;
+    Some(run.folder.join(stage.paths.get(&port)?))
 }
 
-/// Where the judgements lie that the stage measured with: the artifact of that digest.
+/// Where the judgements lie that the stage measured with: those whose digest went into it.
 fn judgements(run: &Compared, stage: &StageRecord) -> Option<PathBuf> {
-    let port = registry::find(&stage.uses)?.inputs.iter().find(|port| port.kind == Kind::Judgements)?;
-    let digest = stage.fingerprint.as_ref()?.inputs.get(port.name)?;
+    let inputs = &stage.fingerprint.as_ref()?.inputs;
     run.record.stages.values().find_map(|stage| {
-        let (port, _) = stage.outputs.iter().find(|(_, artifact)| artifact.digest == *digest)?;
-        Some(run.folder.join(stage.paths.get(port)?))
+        let port = diff::output(&stage.uses, stage.fingerprint.as_ref().map(|f| &f.parameters), Kind::Judgements)?;
+        let digest = &stage.outputs.get(&port)?.digest;
+        inputs.values().any(|input| input == digest).then(|| Some(run.folder.join(stage.paths.get(&port)?)))?
     })
 }
 

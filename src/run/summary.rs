@@ -7,11 +7,10 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::diff::flatten;
+use super::diff::{flatten, output};
 use super::host::Git;
 use super::record::{RunStatus, StageStatus};
 use crate::artifact::Kind;
-use crate::stage::registry;
 use crate::store::Digest;
 
 /// A run in short.
@@ -117,19 +116,29 @@ impl Summary {
 
     /// Whether the stage measures: it yields metrics as an artifact, and does not only compute with those of others.
     pub fn measures(&self, stage: &str) -> bool {
-        let kind = self.stages.get(stage).and_then(|stage| registry::find(&stage.uses));
-        kind.is_some_and(|kind| kind.outputs.iter().any(|port| port.kind == Kind::Metrics))
+        self.stages.get(stage).is_some_and(|stage| stage.output(Kind::Metrics).is_some())
     }
 
     /// Whether the stage works on a model that this run trained: one that a stage made from another model.
     pub fn uses_trained_model(&self, stage: &str) -> bool {
-        let Some(inputs) = self.stages.get(stage).and_then(|s| s.fingerprint.as_ref()).map(|f| &f.inputs) else { return false };
-        let trains = |stage: &&Stage| {
-            registry::find(&stage.uses).is_some_and(|kind| {
-                kind.inputs.iter().any(|p| p.kind == Kind::Model) && kind.outputs.iter().any(|p| p.kind == Kind::Model)
-            })
-        };
-        let trained = self.stages.values().filter(trains).flat_map(|stage| stage.outputs.values());
-        trained.into_iter().any(|artifact| inputs.values().any(|digest| *digest == artifact.digest))
+        let Some(stage) = self.stages.get(stage) else { return false };
+        let models: Vec<(&Stage, &Digest)> = self.stages.values().filter_map(|s| Some((s, s.model()?))).collect();
+        let trained = |maker: &Stage| models.iter().any(|(_, model)| maker.has_input(model));
+        models.iter().any(|(maker, model)| stage.has_input(model) && trained(maker))
+    }
+}
+
+impl Stage {
+    fn output(&self, kind: Kind) -> Option<String> {
+        output(&self.uses, self.fingerprint.as_ref().map(|f| &f.parameters), kind)
+    }
+
+    /// The model that it yields.
+    fn model(&self) -> Option<&Digest> {
+        self.outputs.get(&self.output(Kind::Model)?).map(|artifact| &artifact.digest)
+    }
+
+    fn has_input(&self, digest: &Digest) -> bool {
+        self.fingerprint.as_ref().is_some_and(|f| f.inputs.values().any(|input| input == digest))
     }
 }
