@@ -155,6 +155,11 @@ fn what_cannot_be_reproduced_is_named() {
     let tampered = project.retune(&["reproduce", &id, "--json"]);
     assert_eq!(tampered.status(), 1);
     assert_eq!(tampered.json()["stages"][1]["changes"][0]["name"], "negatives");
+    assert_eq!(
+        tampered.json()["artifacts"][2]["files"],
+        serde_json::json!(["corpus.jsonl", "qrels/test.tsv"]),
+        "of the judgements"
+    );
     let printed = project.retune(&["reproduce", &id]).stdout();
     assert!(
         printed.contains("triplets  parameter `negatives` 2 → 1\n`pipeline.lock.yaml` is not what the run recorded"),

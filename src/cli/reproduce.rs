@@ -1,5 +1,7 @@
 //! `retune reproduce`: runs the locked pipeline of a run again, and compares what comes out.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
@@ -36,6 +38,9 @@ pub(super) struct Reproduce {
     base: Option<PathBuf>,
 }
 
+/// Files of a folder that are named in the table.
+const MOST_FILES: usize = 3;
+
 /// What came of it.
 #[derive(Serialize)]
 struct Report {
@@ -68,6 +73,9 @@ struct Artifact {
     then: Digest,
     now: Option<Digest>,
     verdict: Verdict,
+    /// Of a folder: the files in it that differ.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    files: Vec<String>,
     /// Why it is not the same, as far as that is known.
     #[serde(skip_serializing_if = "String::is_empty")]
     why: String,
@@ -114,7 +122,8 @@ impl Reproduce {
         if now.status == RunStatus::Interrupted {
             return Err(Failure::Interrupted);
         }
-        let artifacts = compare(&then.record, &now);
+        let now = Compared { record: now, folder: recorder.folder().to_owned() };
+        let artifacts = compare(&then, &now);
         let same = artifacts.iter().filter(|a| a.verdict == Verdict::Same).count();
         let report = Report {
             run: then.record.id,
@@ -252,13 +261,14 @@ fn surroundings(run: &str, differences: &[Difference], stages: &[StageChanges]) 
     text
 }
 
-fn compare(then: &RunRecord, now: &RunRecord) -> Vec<Artifact> {
+fn compare(then: &Compared, now: &Compared) -> Vec<Artifact> {
     let mut artifacts = Vec::new();
-    for (id, stage) in &then.stages {
-        let again = now.stages.get(id);
+    for (id, stage) in &then.record.stages {
+        let again = now.record.stages.get(id);
         for (output, artifact) in &stage.outputs {
-            let now = again.and_then(|again| again.outputs.get(output)).map(|artifact| artifact.digest.clone());
-            let verdict = match &now {
+            let paths = stage.paths.get(output).zip(again.and_then(|again| again.paths.get(output)));
+            let digest = again.and_then(|again| again.outputs.get(output)).map(|artifact| artifact.digest.clone());
+            let verdict = match &digest {
                 None => Verdict::NotMade,
                 Some(digest) if *digest == artifact.digest => Verdict::Same,
                 Some(_) => Verdict::Differs,
@@ -268,17 +278,32 @@ fn compare(then: &RunRecord, now: &RunRecord) -> Vec<Artifact> {
                 Verdict::Differs => why_different(stage, again),
                 Verdict::NotMade => why_not_made(again),
             };
-            artifacts.push(Artifact {
-                stage: id.clone(),
-                output: output.clone(),
-                then: artifact.digest.clone(),
-                now,
-                verdict,
-                why,
-            });
+            let files = match paths {
+                Some((a, b)) if verdict == Verdict::Differs => differing(&then.folder.join(a), &now.folder.join(b)),
+                _ => Vec::new(),
+            };
+            let (stage, output, then) = (id.clone(), output.clone(), artifact.digest.clone());
+            artifacts.push(Artifact { stage, output, then, now: digest, verdict, files, why });
         }
     }
     artifacts
+}
+
+/// The files below two folders that are not the same in both; none if these are files themselves.
+fn differing(then: &Path, now: &Path) -> Vec<String> {
+    let below = |folder: &Path| -> BTreeSet<PathBuf> {
+        let files = walkdir::WalkDir::new(folder).into_iter().flatten().filter(|e| e.file_type().is_file());
+        files.filter_map(|e| e.path().strip_prefix(folder).map(Path::to_owned).ok()).collect()
+    };
+    if !then.is_dir() || !now.is_dir() {
+        return Vec::new();
+    }
+    let same = |file: &PathBuf| {
+        let (a, b) = (fs::read(then.join(file)), fs::read(now.join(file)));
+        a.is_ok_and(|a| b.is_ok_and(|b| a == b))
+    };
+    let (a, b) = (below(then), below(now));
+    a.union(&b).filter(|file| !same(file)).map(|file| file.to_string_lossy().replace('\\', "/")).collect()
 }
 
 fn why_different(then: &StageRecord, now: Option<&StageRecord>) -> String {
@@ -314,7 +339,11 @@ fn render(report: &Report, color: bool) -> String {
             Verdict::Differs => ("differs", Tone::Bad),
             Verdict::NotMade => ("not made", Tone::Bad),
         };
-        let why = if artifact.why.is_empty() { String::new() } else { format!("  {}", artifact.why) };
+        let mut files: Vec<String> = artifact.files.iter().take(MOST_FILES).map(|file| format!("`{file}`")).collect();
+        let more = artifact.files.len().saturating_sub(MOST_FILES);
+        files.extend((more > 0).then(|| format!("{more} more")));
+        let files = if files.is_empty() { String::new() } else { format!(" in {}", files.join(", ")) };
+        let why = if artifact.why.is_empty() { files } else { format!("{files}  {}", artifact.why) };
         let now = artifact.now.as_ref().map_or("–", |digest| digest.short()).to_owned();
         let verdict = paint(word, tone, color) + &why;
         rows.push(vec![artifact.stage.clone(), artifact.output.clone(), artifact.then.short().to_owned(), now, verdict]);
