@@ -86,6 +86,13 @@ fn an_experiment_from_documents_to_answers() {
     assert_eq!([bound("after.ndcg@10<-2"), bound("after.ndcg@10<2"), bound("nothing<0")], [0, 3, 2]);
     let diff = project.retune(&["diff", &ids[0], &ids[1], "--all"]).succeeded().stdout();
     assert!(diff.contains("parameter `lr` 2e-5 → 5e-5") && diff.contains("after.ndcg@10"), "{diff}");
+    let best = project.retune(&["runs", "--json", "--where", "params.lr>2e-5", "--sort", "-metrics.ndcg@10"]).succeeded().json();
+    assert_eq!((best.as_array().unwrap().len(), best[0]["id"].as_str()), (1, Some(ids[1].as_str())));
+    let columns = project.retune(&["runs", "--columns", "metrics.ndcg@10"]).succeeded().stdout();
+    assert!(columns.contains("`metrics.ndcg@10` is `metrics.after.ndcg@10`"), "the trained model's: {columns}");
+    let moved = project.retune(&["diff", &ids[0], &ids[1], "--queries", "--by", "after.ndcg@10", "--json"]).succeeded().json();
+    let counts: u64 = ["better", "same", "worse"].iter().map(|name| moved[name].as_u64().unwrap()).sum();
+    assert_eq!((moved["stage"].as_str(), counts), (Some("after"), 3));
 }
 
 /// A language model's server that answers every question with the key it was sent.

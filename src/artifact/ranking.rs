@@ -54,6 +54,7 @@ impl Ranking {
     }
 }
 
-fn field(id: &str) -> String {
+/// An id as the file has it.
+pub fn field(id: &str) -> String {
     id.replace(' ', "%20").replace('\t', "%09")
 }

@@ -6,11 +6,14 @@ mod encode;
 mod place;
 mod plan;
 mod print;
+mod reproduce;
+mod rm;
 mod run;
 mod runs;
 mod schema;
 mod show;
 mod stages;
+mod tag;
 
 use std::io;
 use std::path::PathBuf;
@@ -53,12 +56,18 @@ enum Command {
     Run(run::Run),
     /// Say what a run would do, and why
     Plan(plan::Plan),
-    /// List the runs
+    /// List runs: filtered, sorted, with the parameters and metrics you name
     Runs(runs::List),
     /// Show a run: its stages, metrics and tables
     Show(show::Show),
-    /// Compare two runs: what changed, and every metric
+    /// Compare runs: what changed, every metric, and the queries that moved most
     Diff(diff::DiffRuns),
+    /// Name a run, or list the names
+    Tag(tag::Tag),
+    /// Remove runs
+    Rm(rm::Remove),
+    /// Run the locked pipeline of a run again from nothing, and say whether the bytes are the same
+    Reproduce(reproduce::Reproduce),
     /// List the kinds of stage, or explain one
     Stages(stages::Stages),
     /// Print the JSON Schemas that editors complete and check pipelines with
@@ -112,6 +121,9 @@ pub fn main() -> ExitCode {
         Command::Runs(command) => command.call(global, style),
         Command::Show(command) => command.call(global, style),
         Command::Diff(command) => command.call(global, style),
+        Command::Tag(command) => command.call(global, style),
+        Command::Rm(command) => command.call(global, style),
+        Command::Reproduce(command) => command.call(global, style),
         Command::Stages(command) => command.call(global),
         Command::Schema(command) => command.call(),
         Command::Encode(command) => command.call(global),

@@ -146,8 +146,40 @@ pub(super) fn columns(rows: &[Vec<String>]) -> String {
     text
 }
 
-fn width(text: &str) -> usize {
+/// Columns of a terminal that a text takes.
+pub(super) fn width(text: &str) -> usize {
     console::measure_text_width(text)
+}
+
+/// The characters that fit on a line: of the terminal, or as `COLUMNS` says for output that goes elsewhere.
+pub(super) fn line_width() -> Option<usize> {
+    let told = || std::env::var("COLUMNS").ok()?.parse().ok();
+    let terminal = console::Term::stdout().size_checked().map(|(_, columns)| usize::from(columns));
+    terminal.or_else(told).filter(|columns| *columns > 0)
+}
+
+/// Rows for [`columns`] whose last cells are cut so that each stays on its line.
+pub(super) fn fitted(mut rows: Vec<Vec<String>>) -> Vec<Vec<String>> {
+    let Some(line) = line_width() else { return rows };
+    let last = rows.iter().map(Vec::len).max().unwrap_or(0).saturating_sub(1);
+    let before: usize = (0..last).map(|i| 2 + rows.iter().filter_map(|r| r.get(i)).map(|c| width(c)).max().unwrap_or(0)).sum();
+    for cell in rows.iter_mut().filter_map(|row| row.get_mut(last)) {
+        *cell = cut(cell, line.saturating_sub(before).max(12));
+    }
+    rows
+}
+
+/// `text` without its end where it is longer than `most` characters are wide.
+pub(super) fn cut(text: &str, most: usize) -> String {
+    console::truncate_str(text, most, "…").into_owned()
+}
+
+/// Rows as CSV.
+pub(super) fn csv(rows: &[Vec<String>]) -> String {
+    let mut csv = csv::WriterBuilder::new().flexible(true).from_writer(Vec::new());
+    // Memory does not fail.
+    rows.iter().for_each(|row| drop(csv.write_record(row)));
+    String::from_utf8(csv.into_inner().unwrap_or_default()).unwrap_or_default()
 }
 
 /// `1.2 s`, `3 min 20 s`, `2 h 5 min`.

@@ -67,7 +67,7 @@ impl Run {
         let options = self.selected.options(self.jobs.unwrap_or(0).into());
         let engine = Engine::prepare(&pipeline, &store, cache::folder(), options).map_err(|e| Failure::Call(e.into()))?;
         engine.check_only().map_err(|e| Failure::Call(e.into()))?;
-        let record = self.record(&pipeline);
+        let record = self.record(&pipeline).based(&place.runs, &pipeline.base);
         let recorder = Recorder::create(&place.runs, record, &pipeline.resolved()).map_err(|e| Failure::Call(e.into()))?;
         let cancel = cancel_on_signal();
         let console = Console::new(pipeline.stages.iter().map(|n| n.id.as_str()), style);
@@ -96,6 +96,7 @@ impl Run {
             id: String::new(),
             pipeline: pipeline.name.clone(),
             file: self.selected.file.to_string_lossy().into_owned(),
+            base: String::new(),
             status: RunStatus::Running,
             started: Timestamp::now(),
             finished: None,
@@ -114,7 +115,7 @@ impl Run {
 }
 
 /// The path that is shorter to type from here.
-fn below_here(folder: &Path) -> String {
+pub(super) fn below_here(folder: &Path) -> String {
     let here = std::env::current_dir().ok();
     let below = here.as_deref().and_then(|here| folder.strip_prefix(here).ok());
     below.unwrap_or(folder).display().to_string()
@@ -140,7 +141,7 @@ fn report(record: &RunRecord, folder: &str, style: Style) -> String {
 }
 
 /// Set by the first Ctrl-C; the second ends the program at once.
-fn cancel_on_signal() -> Cancel {
+pub(super) fn cancel_on_signal() -> Cancel {
     let cancel = Cancel::default();
     let set = cancel.clone();
     // Fails only when there is a handler already, which there is not.

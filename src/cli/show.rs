@@ -6,13 +6,14 @@ use clap::Args;
 
 use super::place::Place;
 use super::print::{self, Style, Tone, bytes, paint, seconds};
+use super::runs::Listed;
 use super::{Failure, Global};
-use crate::run::{RunRecord, StageRecord, StageStatus};
+use crate::run::{self, Compared, RunRecord, StageRecord, StageStatus};
 
 /// Shows a run.
 #[derive(Args)]
 pub(super) struct Show {
-    /// A name, a unique beginning of one, a path, `latest` or `latest~N`
+    /// A name, a tag, a unique beginning of a name, a path, `latest` or `latest~N`
     #[arg(value_name = "RUN", default_value = "latest")]
     run: String,
 }
@@ -20,22 +21,23 @@ pub(super) struct Show {
 impl Show {
     pub fn call(&self, global: &Global, style: Style) -> Result<(), Failure> {
         let runs = Place::here(global)?.runs();
-        let record = runs.read(&self.run).map_err(|e| Failure::Call(e.into()))?;
+        let Compared { record, folder } = runs.compared(&self.run).map_err(|e| Failure::Call(e.into()))?;
+        let tags = run::tags_of(&folder).map_err(|e| Failure::Call(e.into()))?;
         if global.json {
-            print::json(&record)?;
+            print::json(&Listed { record, tags })?;
         } else {
-            let folder = runs.select(&self.run).map_err(|e| Failure::Call(e.into()))?;
-            print::text(&render(&record, &folder.display().to_string(), style.stdout))?;
+            print::text(&render(&record, &tags, &folder.display().to_string(), style.stdout))?;
         }
         Ok(())
     }
 }
 
-fn render(record: &RunRecord, folder: &str, color: bool) -> String {
+fn render(record: &RunRecord, tags: &[String], folder: &str, color: bool) -> String {
     let mut text = format!("{}\n", paint(&record.id, Tone::Bold, color));
     let environment = &record.environment;
     let mut facts = vec![
         ("status", record.status.name().to_owned()),
+        ("tags", tags.join(", ")),
         ("pipeline", record.file.clone()),
         ("started", record.started.to_string()),
         ("took", record.seconds.map(seconds).unwrap_or_default()),

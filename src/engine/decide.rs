@@ -14,6 +14,12 @@ pub(super) enum Decision {
 }
 
 impl Engine<'_> {
+    /// Each stage with what decides its result besides the results of others.
+    pub fn given(&self) -> impl Iterator<Item = (&str, Fingerprint)> {
+        let stages = self.pipeline.stages.iter().enumerate();
+        stages.map(|(index, node)| (node.id.as_str(), self.fingerprint(index, BTreeMap::new())))
+    }
+
     /// What goes into a stage, with the inputs that are known.
     pub(super) fn fingerprint(&self, index: usize, inputs: BTreeMap<String, Digest>) -> Fingerprint {
         let node = &self.pipeline.stages[index];

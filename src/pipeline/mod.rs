@@ -20,7 +20,7 @@ mod problem;
 mod resolved;
 mod scalar;
 mod schema;
-mod words;
+pub(crate) mod words;
 mod yaml;
 
 pub use crate::stage::Output;

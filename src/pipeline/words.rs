@@ -9,7 +9,7 @@ const MOST_LISTED: usize = 20;
 
 /// The word that `wrong` was meant to be, if one is near enough: at most a third of its characters (and at least one)
 /// mistyped, left out, added or swapped with their neighbour; or the same but for case, `-` and `_`.
-pub(super) fn nearest<'a>(wrong: &str, right: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(wrong: &str, right: &[&'a str]) -> Option<&'a str> {
     if wrong.len() > LONGEST_WORD {
         return None;
     }
@@ -27,7 +27,7 @@ fn plain(word: &str) -> String {
 }
 
 /// "did you mean `chunk_size`?", or else the words there are.
-pub(super) fn did_you_mean(wrong: &str, what: &str, right: &[&str]) -> String {
+pub(crate) fn did_you_mean(wrong: &str, what: &str, right: &[&str]) -> String {
     match nearest(wrong, right) {
         Some(word) => format!("did you mean `{word}`?"),
         None if right.is_empty() => format!("there are no {what}"),
@@ -36,7 +36,7 @@ pub(super) fn did_you_mean(wrong: &str, what: &str, right: &[&str]) -> String {
 }
 
 /// "`a`, `b` and `c`".
-pub(super) fn list(words: &[&str]) -> String {
+pub(crate) fn list(words: &[&str]) -> String {
     let quoted: Vec<String> = words.iter().take(MOST_LISTED).map(|word| format!("`{word}`")).collect();
     match (quoted.split_last(), words.len().saturating_sub(MOST_LISTED)) {
         (None, _) => String::new(),

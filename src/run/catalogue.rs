@@ -3,9 +3,13 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
+
 use super::diff::Compared;
 use super::record::{RunRecord, RunStatus};
 use super::recorder::ALIVE;
+use super::summary::Summary;
+use super::tags;
 
 /// The runs in a folder, oldest first.
 pub struct Runs {
@@ -24,6 +28,8 @@ pub enum SelectError {
     Ambiguous { run: String, candidates: Vec<String> },
     #[error("`{run}` reaches further back than the {count} runs that are there")]
     TooFarBack { run: String, count: usize },
+    #[error("`{tag}` is a tag of {}; give it to one of them: `retune tag RUN {tag} --force`", list(.runs))]
+    Tagged { tag: String, runs: Vec<String> },
     #[error("`{}` cannot be read: {message}", path.display())]
     Unreadable { path: PathBuf, message: String },
 }
@@ -39,8 +45,9 @@ impl Runs {
     /// Looks into `folder`; a missing one has no runs.
     pub fn list(folder: &Path) -> Self {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        let named = entries.filter(|e| e.path().join("run.json").is_file());
-        let mut ids: Vec<String> = named.filter_map(|e| e.file_name().into_string().ok()).collect();
+        // A run that is being removed has a hidden name.
+        let names = entries.filter_map(|e| e.file_name().into_string().ok()).filter(|name| !name.starts_with('.'));
+        let mut ids: Vec<String> = names.filter(|name| folder.join(name).join("run.json").is_file()).collect();
         ids.sort_by(|a, b| age(a).cmp(&age(b)));
         Runs { folder: folder.to_owned(), ids }
     }
@@ -50,7 +57,12 @@ impl Runs {
         &self.ids
     }
 
-    /// The directory of the run that `run` means: a name, a unique beginning of one, a path, `latest`, `latest~N`.
+    /// The folder that the runs are in.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The directory of the run that `run` means: a name, a tag, a unique beginning of a name, a path, `latest`, `latest~N`.
     ///
     /// # Errors
     /// There is none, or more than one.
@@ -66,6 +78,14 @@ impl Runs {
         if path.join("run.json").is_file() {
             return Ok(path.to_owned());
         }
+        if self.ids.iter().any(|id| id == run) {
+            return Ok(self.folder.join(run));
+        }
+        match self.tagged(run)?.as_slice() {
+            [] => {}
+            [one] => return Ok(self.folder.join(one)),
+            runs => return Err(SelectError::Tagged { tag: run.to_owned(), runs: runs.to_vec() }),
+        }
         let candidates: Vec<String> = self.ids.iter().filter(|id| id.starts_with(run) && !run.is_empty()).cloned().collect();
         match candidates.as_slice() {
             [one] => Ok(self.folder.join(one)),
@@ -73,9 +93,35 @@ impl Runs {
                 None => Err(SelectError::None(self.folder.clone())),
                 Some(latest) => Err(SelectError::Unknown { run: run.to_owned(), count: self.ids.len(), latest: latest.clone() }),
             },
-            _ if candidates.iter().any(|id| id == run) => Ok(self.folder.join(run)),
             _ => Err(SelectError::Ambiguous { run: run.to_owned(), candidates }),
         }
+    }
+
+    /// The names of the runs that have a tag.
+    ///
+    /// # Errors
+    /// A `tags.json` is not one.
+    pub fn tagged(&self, tag: &str) -> Result<Vec<String>, SelectError> {
+        // Most names are no tags, and then no file need be opened.
+        if !tags::is_tag(tag) {
+            return Ok(Vec::new());
+        }
+        let has = |id: &&String| tags::read(&self.folder.join(id)).map(|tags| tags.iter().any(|t| t == tag));
+        self.ids.iter().filter_map(|id| has(&id).map(|has| has.then(|| id.clone())).transpose()).collect()
+    }
+
+    /// What lists and filters need of the run called `id`.
+    ///
+    /// # Errors
+    /// Its record cannot be read.
+    pub fn summary(&self, id: &str) -> Result<Summary, SelectError> {
+        let folder = self.folder.join(id);
+        let mut summary: Summary = parse(&folder)?;
+        // The name of the directory is what every command takes.
+        id.clone_into(&mut summary.id);
+        summary.status = status(&folder, summary.status);
+        summary.tags = tags::read(&folder)?;
+        Ok(summary)
     }
 
     /// The run that `run` means, to be compared.
@@ -109,19 +155,27 @@ fn latest(run: &str) -> Option<usize> {
     }
 }
 
-/// Reads a run's record. One that says it is running while nothing holds its lock was killed, and counts as interrupted.
+/// Reads a run's record.
 fn read(folder: &Path) -> Result<RunRecord, SelectError> {
-    let path = folder.join("run.json");
-    let unreadable = |message: String| SelectError::Unreadable { path: path.clone(), message };
-    let bytes = fs::read(&path).map_err(|e| unreadable(e.to_string()))?;
-    let mut record: RunRecord = serde_json::from_slice(&bytes).map_err(|e| unreadable(e.to_string()))?;
-    if record.status == RunStatus::Running && !alive(folder) {
-        record.status = RunStatus::Interrupted;
-    }
+    let mut record: RunRecord = parse(folder)?;
+    record.status = status(folder, record.status);
     Ok(record)
 }
 
-fn alive(folder: &Path) -> bool {
+fn parse<T: DeserializeOwned>(folder: &Path) -> Result<T, SelectError> {
+    let path = folder.join("run.json");
+    let unreadable = |message: String| SelectError::Unreadable { path: path.clone(), message };
+    let bytes = fs::read(&path).map_err(|e| unreadable(e.to_string()))?;
+    serde_json::from_slice(&bytes).map_err(|e| unreadable(e.to_string()))
+}
+
+/// How a run stands that says `recorded`: one that says it is running while nothing holds its lock was killed.
+fn status(folder: &Path, recorded: RunStatus) -> RunStatus {
+    if recorded == RunStatus::Running && !is_alive(folder) { RunStatus::Interrupted } else { recorded }
+}
+
+/// Whether a process is writing the run in `folder`.
+pub fn is_alive(folder: &Path) -> bool {
     File::open(folder.join(ALIVE)).is_ok_and(|file| file.try_lock_shared().is_err())
 }
 

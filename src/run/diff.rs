@@ -1,8 +1,9 @@
-//! What differs between two runs.
+//! What differs between runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -67,21 +68,28 @@ pub struct MetricChange {
 }
 
 impl Diff {
-    /// Compares two runs.
-    pub fn of(from: &Compared, to: &Compared) -> Self {
+    /// Compares runs with the first of them. The p values are corrected for the tests of all the comparisons.
+    pub fn with(base: &Compared, others: &[Compared]) -> Vec<Self> {
+        let measured_base: Vec<(&str, Metrics)> = measured(base).collect();
+        let mut diffs: Vec<Diff> = others.par_iter().map(|other| Diff::of(base, &measured_base, other)).collect();
+        let mut tests: Vec<&mut Significance> =
+            diffs.iter_mut().flat_map(|d| &mut d.metrics).filter_map(|m| m.significance.as_mut()).collect();
+        let corrected = holm(&tests.iter().map(|s| s.p).collect::<Vec<_>>());
+        tests.iter_mut().zip(corrected).for_each(|(significance, p)| significance.p_holm = p);
+        diffs
+    }
+
+    fn of(from: &Compared, measured_from: &[(&str, Metrics)], to: &Compared) -> Self {
         let (a, b) = (from.record.metrics(), to.record.metrics());
         let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
         let mut metrics: Vec<MetricChange> =
             names.into_iter().map(|name| metric(name, a.get(name).copied(), b.get(name).copied())).collect();
-        for (id, before) in measured(from) {
-            if let Some((_, after)) = measured(to).find(|(other, _)| *other == id) {
-                metrics.iter_mut().for_each(|m| m.significance = m.significance.take().or_else(|| test(id, m, &before, &after)));
+        let measured_to: Vec<(&str, Metrics)> = measured(to).collect();
+        for (id, before) in measured_from {
+            if let Some((_, after)) = measured_to.iter().find(|(other, _)| other == id) {
+                let tested = |m: &mut MetricChange| m.significance = m.significance.take().or_else(|| test(id, m, before, after));
+                metrics.par_iter_mut().for_each(tested);
             }
-        }
-        let tested: Vec<f64> = metrics.iter().filter_map(|m| Some(m.significance.as_ref()?.p)).collect();
-        let corrected = holm(&tested);
-        for (significance, p) in metrics.iter_mut().filter_map(|m| m.significance.as_mut()).zip(corrected) {
-            significance.p_holm = p;
         }
         let describe = |run: &Compared| (run.record.id.clone(), run.record.status);
         let ((from_id, from_status), (to_id, to_status)) = (describe(from), describe(to));
@@ -111,13 +119,17 @@ fn stages(from: &RunRecord, to: &RunRecord) -> Vec<StageChanges> {
 }
 
 /// Stage → the metrics that it yielded, of the stages whose metrics are still in the run's directory.
-fn measured(run: &Compared) -> impl Iterator<Item = (&str, Metrics)> {
+pub(super) fn measured(run: &Compared) -> impl Iterator<Item = (&str, Metrics)> {
     run.record.stages.iter().filter_map(|(id, stage)| {
-        let parameters = stage.fingerprint.as_ref().map(|f| f.parameters.clone()).unwrap_or_default();
-        let outputs = registry::find(&stage.uses)?.yields(&parameters).ok()?;
-        let port = outputs.iter().find(|port| port.kind == Kind::Metrics)?;
-        Some((id.as_str(), Metrics::read(&run.folder.join(stage.paths.get(&port.name)?)).ok()?))
+        let port = output(&stage.uses, stage.fingerprint.as_ref().map(|f| &f.parameters), Kind::Metrics)?;
+        Some((id.as_str(), Metrics::read(&run.folder.join(stage.paths.get(&port)?)).ok()?))
     })
+}
+
+/// The first output of a kind that a stage yields.
+pub(super) fn output(uses: &str, parameters: Option<&Value>, kind: Kind) -> Option<String> {
+    let outputs = registry::find(uses)?.yields(parameters.unwrap_or(&Value::Null)).ok()?;
+    outputs.into_iter().find(|output| output.kind == kind).map(|output| output.name)
 }
 
 /// Tests a figure of `stage` that moved on some query.
@@ -206,7 +218,7 @@ fn short(value: &Value) -> String {
 }
 
 /// Every scalar by its path: `loss.margin`, `sources[0]`.
-fn flatten(value: &Value) -> BTreeMap<String, Value> {
+pub(super) fn flatten(value: &Value) -> BTreeMap<String, Value> {
     fn walk(path: String, value: &Value, into: &mut BTreeMap<String, Value>) {
         match value {
             Value::Object(map) if !map.is_empty() => {
@@ -217,6 +229,8 @@ fn flatten(value: &Value) -> BTreeMap<String, Value> {
             Value::Array(values) if values.iter().any(|v| v.is_object() || v.is_array()) => {
                 values.iter().enumerate().for_each(|(i, value)| walk(format!("{path}[{i}]"), value, into));
             }
+            // No parameters at all have no paths.
+            Value::Object(_) if path.is_empty() => {}
             other => {
                 into.insert(path, other.clone());
             }
@@ -263,6 +277,9 @@ mod tests {
         input `triplets` changed
         ");
         assert!(Change::between(&old, &old).is_empty());
+        let without = Fingerprint { parameters: json!({}), ..old.clone() };
+        let fewer = Change::between(&Fingerprint { parameters: json!({ "lr": 1 }), ..old }, &without);
+        assert_eq!(fewer, [Change::Parameter { name: "lr".into(), from: Some(json!(1)), to: None }]);
     }
 
     #[test]

@@ -23,6 +23,10 @@ pub struct RunRecord {
     pub pipeline: String,
     /// The pipeline file as it was given.
     pub file: String,
+    /// The folder of the pipeline file, where the relative paths of `pipeline.lock.yaml` start: from the run's directory, with `/`,
+    /// where both lie in one project, else absolute.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub base: String,
     pub status: RunStatus,
     #[schemars(with = "String")]
     pub started: Timestamp,
@@ -135,6 +139,8 @@ impl RunRecord {
 }
 
 impl RunStatus {
+    pub const ALL: [RunStatus; 4] = [RunStatus::Running, RunStatus::Done, RunStatus::Failed, RunStatus::Interrupted];
+
     pub fn name(self) -> &'static str {
         match self {
             RunStatus::Running => "running",
