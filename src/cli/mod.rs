@@ -6,6 +6,7 @@ mod encode;
 mod place;
 mod plan;
 mod print;
+mod remote;
 mod run;
 mod runs;
 mod schema;
@@ -59,6 +60,10 @@ enum Command {
     Show(show::Show),
     /// Compare two runs: what changed, and every metric
     Diff(diff::DiffRuns),
+    /// Push the results of a pipeline that are in the store to its remote
+    Push(remote::Push),
+    /// Fetch the results of a pipeline that its remote has, without computing any
+    Fetch(remote::Fetch),
     /// List the kinds of stage, or explain one
     Stages(stages::Stages),
     /// Print the JSON Schemas that editors complete and check pipelines with
@@ -112,6 +117,8 @@ pub fn main() -> ExitCode {
         Command::Runs(command) => command.call(global, style),
         Command::Show(command) => command.call(global, style),
         Command::Diff(command) => command.call(global, style),
+        Command::Push(command) => command.call(global, style),
+        Command::Fetch(command) => command.call(global, style),
         Command::Stages(command) => command.call(global),
         Command::Schema(command) => command.call(),
         Command::Encode(command) => command.call(global),
