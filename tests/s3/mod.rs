@@ -31,15 +31,20 @@ pub struct Server {
 impl Server {
     /// Serves the folders in `root` as buckets.
     pub fn start(root: &Path) -> Self {
-        Self::dying(root, usize::MAX)
+        Self::at(root, 0, usize::MAX)
     }
 
     /// After `requests` requests every connection is cut.
     pub fn dying(root: &Path, requests: usize) -> Self {
+        Self::at(root, 0, requests)
+    }
+
+    /// At a port; 0 for any that is free.
+    pub fn at(root: &Path, port: u16, requests: usize) -> Self {
         let mut service = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root).unwrap());
         service.set_auth(SimpleAuth::from_single(KEY, SECRET));
         let service = Mortal { service: service.build(), left: Arc::new(AtomicUsize::new(requests)) };
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let port = listener.local_addr().unwrap().port();
         let (stop, stopped) = oneshot::channel();

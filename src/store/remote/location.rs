@@ -64,7 +64,10 @@ impl Location {
                 return error(format!("`{text}` is not expanded as a shell does"), "write the folder's path in full");
             }
             text if text.contains("://") => Self::url(text)?,
-            text => Place::Folder(base.join(text)),
+            text => match std::path::absolute(base.join(text)) {
+                Ok(folder) => Place::Folder(folder),
+                Err(_) => return error(format!("`{text}` cannot be made absolute"), "write the folder's path in full"),
+            },
         };
         Ok(Location { place, endpoint: None, region: None, allow_http: false, push: true })
     }
@@ -202,7 +205,24 @@ mod tests {
             "s3://bucket/a/../b c",
         ];
         let drawn: Vec<String> = texts.iter().map(|text| format!("{text}: {}", read(text))).collect();
-        insta::assert_snapshot!(drawn.join("\n"), @"");
+        insta::assert_snapshot!(drawn.join("\n"), @"
+        ../shared-store: /p/pipelines/../shared-store
+        /srv/store: /srv/store
+        file:///srv/store: /srv/store
+        s3://bucket: s3://bucket
+        s3://bucket/team/retune/: s3://bucket/team/retune
+        gs://bucket/x: gs://bucket/x
+        az://container/x: az://container/x
+        : error: the remote is empty; name a folder (`../shared-store`, `file:///…`) or a bucket (`s3://BUCKET/PREFIX`, `gs://…`, `az://…`)
+        ~/store: error: `~/store` is not expanded as a shell does; write the folder's path in full
+        https://bucket.example: error: a remote cannot be reached by `https`; name a folder (`../shared-store`, `file:///…`) or a bucket (`s3://BUCKET/PREFIX`, `gs://…`, `az://…`); a server that speaks S3 is given as `endpoint` beside `url: s3://BUCKET/PREFIX`
+        ftp://bucket/x: error: there is no kind of remote `ftp`; name a folder (`../shared-store`, `file:///…`) or a bucket (`s3://BUCKET/PREFIX`, `gs://…`, `az://…`)
+        s3://: error: the remote names no bucket; write `s3://BUCKET/PREFIX`
+        s3://KEY:SECRET@bucket/x: error: the remote holds more than a place; leave out what stands before `@` and after `?` or `#`; credentials come from the environment
+        az://container/x?sig=SECRET: error: the remote holds more than a place; leave out what stands before `@` and after `?` or `#`; credentials come from the environment
+        s3://bucket/a//b: error: `a//b` cannot be a remote's prefix; use letters, digits and `-_.=+@,` between single slashes
+        s3://bucket/a/../b c: error: `b%20c` cannot be a remote's prefix; use letters, digits and `-_.=+@,` between single slashes
+        ");
         assert!(texts.iter().map(|text| read(text)).all(|drawn| !drawn.contains("SECRET")));
     }
 

@@ -1,12 +1,12 @@
 //! Pushing results in the background, and remembering those that could not be pushed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Remote;
 use super::trouble::Trouble;
+use super::{MOST_WRONG, Remote};
 use crate::cancel::Cancel;
 use crate::store::artifact::listed;
 use crate::store::{Digest, Shape, StageResult, Store};
@@ -24,6 +24,8 @@ const SILENCE: Duration = Duration::from_millis(500);
 #[derive(Default)]
 pub(super) struct Queue {
     waiting: VecDeque<Digest>,
+    /// All that ever waited.
+    known: BTreeSet<Digest>,
     /// The bytes of all that waits.
     bytes: u64,
     /// The worker has one at hand.
@@ -54,8 +56,11 @@ impl Remote {
         let here = self.location().mark();
         for entry in fs::read_dir(store.root.join("unpushed")).into_iter().flatten().flatten() {
             let key = entry.file_name().into_string().ok().and_then(|name| Digest::try_from(name).ok());
-            if let Some(key) = key.filter(|_| fs::read_to_string(entry.path()).is_ok_and(|to| to == here)) {
-                self.enqueue(store, key, 0);
+            let Some(key) = key.filter(|_| fs::read_to_string(entry.path()).is_ok_and(|to| to == here)) else { continue };
+            match store.result(&key) {
+                Some(result) => self.enqueue(store, key, &result),
+                // What is no longer in the store need not be pushed.
+                None => _ = fs::remove_file(entry.path()),
             }
         }
     }
@@ -69,14 +74,17 @@ impl Remote {
         let path = store.root.join("unpushed").join(key.as_str());
         // Where this cannot be written, the result is still pushed, but not by a later run.
         let _ = fs::create_dir_all(store.root.join("unpushed")).and_then(|()| fs::write(path, self.location().mark()));
-        let bytes = result.outputs.values().fold(0u64, |sum, artifact| sum.saturating_add(artifact.size));
-        self.enqueue(store, key, bytes);
+        self.enqueue(store, key, result);
     }
 
-    fn enqueue(&self, store: &Store, key: Digest, bytes: u64) {
+    fn enqueue(&self, store: &Store, key: Digest, result: &StageResult) {
         let mut state = self.state();
         let queue = &mut state.queue;
+        if !queue.known.insert(key.clone()) {
+            return;
+        }
         queue.waiting.push_back(key);
+        let bytes = result.outputs.values().fold(0u64, |sum, artifact| sum.saturating_add(artifact.size));
         queue.bytes = queue.bytes.saturating_add(bytes);
         if !std::mem::replace(&mut queue.has_worker, true) {
             let (remote, store) = (self.clone(), store.clone());
@@ -132,11 +140,14 @@ impl Remote {
 
     /// Objects first, so that a result that is there is whole.
     fn try_push(&self, store: &Store, key: &Digest) -> Result<(), Trouble> {
-        // What is no longer in the store need not be pushed.
         let Some(result) = store.result(key) else { return Ok(()) };
         let client = self.client()?;
         let (bucket, never) = (&client.bucket, Cancel::default());
-        let replace = self.state().wrong.contains(key);
+        let replace = {
+            let state = self.state();
+            // Where several are wrong, the others are not looked at.
+            state.wrong.contains(key) || state.wrong.len() >= MOST_WRONG
+        };
         let name = bucket.result(key);
         if !replace && client.wait(0, &never, bucket.size(&name))?.is_some() {
             return Ok(());
