@@ -92,6 +92,23 @@ fn the_second_project_computes_nothing() {
 }
 
 #[test]
+fn a_large_object_goes_in_parts() {
+    let root = bucket();
+    let server = Server::start(root.path());
+    let text = format!("{}stages:\n  docs: {{ uses: load, with: {{ path: ../docs }} }}\n", server.remote());
+    let [one, two] = [(); 2].map(|()| {
+        let project = Project::new(&text);
+        let line = |i: usize| format!("line {i} of a long document, {}\n", i * 7919 % 10007);
+        project.write("docs/long.txt", (0..500_000).map(line).collect::<String>());
+        project
+    });
+    let size = run(&one).json()["stages"]["docs"]["outputs"]["documents"]["size"].as_u64().unwrap();
+    assert!(size > 2 * (8 << 20), "{size}");
+    assert_eq!(statuses(&run(&two).json()), "docs: fetched");
+    assert_eq!(artifacts(&one), artifacts(&two));
+}
+
+#[test]
 fn a_damaged_object_is_told_and_mended() {
     let root = bucket();
     let server = Server::start(root.path());
@@ -229,6 +246,10 @@ fn a_server_that_is_silent_is_waited_for_once() {
         assert_eq!(ended.status(), 130, "{}", ended.stderr());
         assert!(ended.stderr().contains("pushing 4 results"), "{}", ended.stderr());
         assert_eq!(unpushed(&one), 4);
+        // For what earlier runs left, a run in which all is cached does not wait long.
+        let start = Instant::now();
+        assert_eq!(statuses(&run(&one).json()), ALL_CACHED);
+        assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
     }
 }
 

@@ -114,7 +114,8 @@ impl Push {
             print::json(&json!({ "remote": remote.location().to_string(), "there": pushed.pushed, "left": pushed.left }))?;
         } else {
             let left = if pushed.left > 0 { format!(", {} are not", pushed.left) } else { String::new() };
-            print::text(&format!("{} results are in {}{left}\n", pushed.pushed, remote.location()))?;
+            let are = if pushed.pushed == 1 { "result is" } else { "results are" };
+            print::text(&format!("{} {are} in {}{left}\n", pushed.pushed, remote.location()))?;
         }
         if cancel.is_set() {
             return Err(Failure::Interrupted);

@@ -27,6 +27,8 @@ use crate::store::Digest;
 const CONNECT: Duration = Duration::from_secs(3);
 /// How long a server may be silent, and how long a request takes at most besides what it carries.
 const ANSWER: Duration = Duration::from_secs(10);
+/// After so long no request is begun again.
+const RETRY: Duration = Duration::from_secs(5);
 /// The slowest transfer that is waited for, in bytes a second.
 const SLOWEST: u64 = 200_000;
 /// How often it is looked whether to stop.
@@ -84,7 +86,9 @@ fn open_folder(folder: &Path) -> Result<LocalFileSystem, Trouble> {
     if let Err(error) = fs::create_dir(folder)
         && error.kind() != std::io::ErrorKind::AlreadyExists
     {
-        return Err(Trouble::Failed(format!("the folder cannot be made ({error}); is its disk there?")));
+        return Err(Trouble::Failed(format!(
+            "the folder cannot be made ({error}), so mount its disk or make the folder above it"
+        )));
     }
     let store = LocalFileSystem::new_with_prefix(folder);
     Ok(store.map_err(|_| Trouble::Failed(format!("`{shown}` cannot be used as a folder")))?.with_fsync(true))
@@ -93,7 +97,7 @@ fn open_folder(folder: &Path) -> Result<LocalFileSystem, Trouble> {
 fn open_bucket(location: &Location, service: Service, bucket: &str) -> Result<Arc<dyn ObjectStore>, Trouble> {
     http::install_tls();
     let backoff = BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(2), base: 2.0 };
-    let retry = RetryConfig { backoff, max_retries: 3, retry_timeout: ANSWER };
+    let retry = RetryConfig { backoff, max_retries: 3, retry_timeout: RETRY };
     // A transfer of any size may go on while bytes come; the whole is bounded by `Client::wait`.
     let options = || ClientOptions::new().with_connect_timeout(CONNECT).with_read_timeout(ANSWER).with_timeout_disabled();
     let endpoint = location.endpoint.as_deref();

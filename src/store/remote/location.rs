@@ -1,7 +1,7 @@
 //! Where results are shared: a folder, or a bucket of an object store.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use reqwest::Url;
 
@@ -159,10 +159,22 @@ fn address(text: &str, what: &str) -> Result<Url, LocationError> {
     Ok(url)
 }
 
+/// Without `..`, to be read.
+fn shortened(folder: &Path) -> PathBuf {
+    let mut short = PathBuf::new();
+    for part in folder.components() {
+        match part {
+            Component::ParentDir => _ = short.pop(),
+            part => short.push(part),
+        }
+    }
+    short
+}
+
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Place::Folder(folder) => write!(f, "{}", folder.display()),
+            Place::Folder(folder) => write!(f, "{}", shortened(folder).display()),
             Place::Bucket { service, bucket, prefix } => {
                 let scheme = match service {
                     Service::S3 => "s3",
@@ -206,7 +218,7 @@ mod tests {
         ];
         let drawn: Vec<String> = texts.iter().map(|text| format!("{text}: {}", read(text))).collect();
         insta::assert_snapshot!(drawn.join("\n"), @"
-        ../shared-store: /p/pipelines/../shared-store
+        ../shared-store: /p/shared-store
         /srv/store: /srv/store
         file:///srv/store: /srv/store
         s3://bucket: s3://bucket

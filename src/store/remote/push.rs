@@ -13,6 +13,8 @@ use crate::store::{Digest, Shape, StageResult, Store};
 
 /// How long the end of a run waits for what is not pushed yet; longer by the time that [`SLOWEST`] takes for it.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long it waits for what earlier runs left, while nothing of it gets through: a run without a network stays short.
+const LEFT_PATIENCE: Duration = Duration::from_secs(3);
 /// In bytes a second.
 const SLOWEST: u64 = 1_000_000;
 /// How often it is looked whether to stop.
@@ -31,6 +33,8 @@ pub(super) struct Queue {
     /// The worker has one at hand.
     busy: bool,
     has_worker: bool,
+    /// Something of this run is among it.
+    is_fresh: bool,
     pushed: usize,
     failed: usize,
     /// What people should know at the end.
@@ -74,6 +78,7 @@ impl Remote {
         let path = store.root.join("unpushed").join(key.as_str());
         // Where this cannot be written, the result is still pushed, but not by a later run.
         let _ = fs::create_dir_all(store.root.join("unpushed")).and_then(|()| fs::write(path, self.location().mark()));
+        self.state().queue.is_fresh = true;
         self.enqueue(store, key, result);
     }
 
@@ -162,13 +167,15 @@ impl Remote {
         client.wait(json.len() as u64, &never, bucket.write(&name, json))
     }
 
-    /// Waits for what is not pushed yet: a minute, and a second more for each megabyte, but not after `cancel` is set. `waiting` is
-    /// called once, with how many results and bytes there are, if it takes long.
+    /// Waits for what is not pushed yet: a minute, and a second more for each megabyte, but not after `cancel` is set, and only shortly for
+    /// what earlier runs left. `waiting` is called once, with how many results and bytes there are, if it takes long.
     pub fn finish(&self, cancel: &Cancel, waiting: &dyn Fn(usize, u64)) -> Pushed {
         let (start, mut told) = (Instant::now(), false);
         let mut state = self.state();
-        let patience = PATIENCE + Duration::from_secs(state.queue.bytes / SLOWEST);
+        let longest = PATIENCE + Duration::from_secs(state.queue.bytes / SLOWEST);
         loop {
+            let hopeless = !state.queue.is_fresh && state.queue.pushed == 0;
+            let patience = if hopeless { LEFT_PATIENCE } else { longest };
             let left = state.queue.waiting.len() + usize::from(state.queue.busy);
             if left == 0 || state.writes_off && !state.queue.busy || cancel.is_set() || start.elapsed() > patience {
                 break;
