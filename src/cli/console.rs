@@ -107,6 +107,7 @@ impl Console {
         let took = record.seconds.map(seconds).unwrap_or_default();
         match record.status {
             StageStatus::Cached => self.line(stage, Tone::Dim, "cached", summary),
+            StageStatus::Fetched => self.line(stage, Tone::Good, "fetched", summary),
             StageStatus::Done => self.line(stage, Tone::Good, "done", format!("in {took}  {summary}").trim_end()),
             StageStatus::Failed => self.line(stage, Tone::Bad, "failed", record.error.as_deref().unwrap_or_default()),
             StageStatus::Interrupted => self.line(stage, Tone::Warn, "interrupted", ""),

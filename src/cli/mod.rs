@@ -6,6 +6,7 @@ mod encode;
 mod place;
 mod plan;
 mod print;
+mod remote;
 mod reproduce;
 mod rm;
 mod run;
@@ -68,6 +69,10 @@ enum Command {
     Rm(rm::Remove),
     /// Run the locked pipeline of a run again from nothing, and say whether the bytes are the same
     Reproduce(reproduce::Reproduce),
+    /// Push the results of a pipeline that are in the store to its remote
+    Push(remote::Push),
+    /// Fetch the results of a pipeline that its remote has, without computing any
+    Fetch(remote::Fetch),
     /// List the kinds of stage, or explain one
     Stages(stages::Stages),
     /// Print the JSON Schemas that editors complete and check pipelines with
@@ -124,6 +129,8 @@ pub fn main() -> ExitCode {
         Command::Tag(command) => command.call(global, style),
         Command::Rm(command) => command.call(global, style),
         Command::Reproduce(command) => command.call(global, style),
+        Command::Push(command) => command.call(global, style),
+        Command::Fetch(command) => command.call(global, style),
         Command::Stages(command) => command.call(global),
         Command::Schema(command) => command.call(),
         Command::Encode(command) => command.call(global),

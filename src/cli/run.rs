@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use indexmap::IndexMap;
 use jiff::Timestamp;
+use serde_json::json;
 
 use super::console::Console;
 use super::place::Place;
 use super::print::{self, Style, seconds};
+use super::remote::{self, Sharing};
 use super::{Failure, Global};
 use crate::cancel::Cancel;
 use crate::engine::{Engine, Options};
@@ -43,6 +45,8 @@ pub(super) struct Run {
     /// Stages that run side by side [default: one a processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
+    #[command(flatten)]
+    sharing: Sharing,
 }
 
 impl Selected {
@@ -64,14 +68,24 @@ impl Run {
         let pipeline = self.selected.pipeline()?;
         let place = Place::of_pipeline(global, &self.selected.file)?;
         let store = Store::open(&place.store).map_err(|e| Failure::Call(e.into()))?;
+        let remote = self.sharing.remote(&pipeline)?;
         let options = self.selected.options(self.jobs.unwrap_or(0).into());
         let engine = Engine::prepare(&pipeline, &store, cache::folder(), options).map_err(|e| Failure::Call(e.into()))?;
+        let engine = engine.sharing(remote.as_ref());
         engine.check_only().map_err(|e| Failure::Call(e.into()))?;
         let record = self.record(&pipeline).based(&place.runs, &pipeline.base);
         let recorder = Recorder::create(&place.runs, record, &pipeline.resolved()).map_err(|e| Failure::Call(e.into()))?;
         let cancel = cancel_on_signal();
         let console = Console::new(pipeline.stages.iter().map(|n| n.id.as_str()), style);
+        if let Some(remote) = &remote {
+            remote.resume(&store);
+        }
         let record = engine.run(&recorder, &console, &cancel).map_err(|e| Failure::Failed(e.into()))?;
+        if let Some(remote) = &remote {
+            for warning in remote::finish(remote, &cancel, style).warnings {
+                recorder.event(None, json!({ "event": "warning", "message": warning }));
+            }
+        }
         let folder = below_here(recorder.folder());
         if global.json {
             print::json(&record)?;
@@ -128,6 +142,10 @@ fn report(record: &RunRecord, folder: &str, style: Style) -> String {
     let (done, cached) = (count(StageStatus::Done), count(StageStatus::Cached));
     let (failed, skipped) = (count(StageStatus::Failed), count(StageStatus::Skipped));
     let mut parts = vec![format!("{done} run"), format!("{cached} cached")];
+    let fetched = count(StageStatus::Fetched);
+    if fetched > 0 {
+        parts.push(format!("{fetched} fetched"));
+    }
     if failed > 0 {
         parts.push(format!("{failed} failed"));
     }

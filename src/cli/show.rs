@@ -65,7 +65,7 @@ fn render(record: &RunRecord, tags: &[String], folder: &str, color: bool) -> Str
 
 fn row(id: &str, stage: &StageRecord, color: bool) -> Vec<String> {
     let tone = match stage.status {
-        StageStatus::Done => Tone::Good,
+        StageStatus::Done | StageStatus::Fetched => Tone::Good,
         StageStatus::Failed => Tone::Bad,
         StageStatus::Interrupted | StageStatus::Running => Tone::Warn,
         StageStatus::Cached | StageStatus::Skipped | StageStatus::Waiting => Tone::Dim,

@@ -81,6 +81,9 @@ impl Engine<'_> {
         {
             return Ok((StageStatus::Cached, result));
         }
+        if let Some(result) = self.fetched(index, &key, around) {
+            return Ok((StageStatus::Fetched, result));
+        }
         around.cancel.check()?;
         around.recorder.update_stage(&node.id, |stage| {
             stage.status = StageStatus::Running;
@@ -107,6 +110,7 @@ impl Engine<'_> {
             run: around.recorder.id(),
         };
         self.store.keep(&result)?;
+        self.share(&result);
         Ok((StageStatus::Done, result))
     }
 

@@ -9,17 +9,19 @@ mod plan;
 mod reason;
 mod reporter;
 mod scheduler;
+mod share;
 
 pub use observer::{Event, Observer};
 pub use plan::{Planned, Verdict};
 pub use reason::Reason;
+pub use share::Gathered;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::pipeline::{Node, Pipeline};
 use crate::stage::{External, Surroundings};
-use crate::store::{Last, Store};
+use crate::store::{Last, Remote, Store};
 
 /// What is asked of a run besides the pipeline.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +43,8 @@ pub struct Engine<'a> {
     /// Of each stage, in the order of the pipeline.
     externals: Vec<Vec<External>>,
     last: Last,
+    /// What shares results with others.
+    remote: Option<&'a Remote>,
 }
 
 /// What prevents a pipeline from being run, of each stage concerned.
@@ -77,7 +81,7 @@ impl<'a> Engine<'a> {
             return Err(PrepareError(errors));
         }
         let last = store.last(&pipeline.name);
-        Ok(Engine { pipeline, store, downloads, options, externals, last })
+        Ok(Engine { pipeline, store, downloads, options, externals, last, remote: None })
     }
 
     /// Whether `options.only` leaves this stage out, neither running it nor needing it.

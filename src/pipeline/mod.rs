@@ -2,7 +2,7 @@
 //!
 //! Reading goes through [`yaml`] (a tree with positions), [`overrides`] (`--set`), [`library`] (the definitions that stages use),
 //! [`document`] and [`definition`] (which keys there are), [`expand`] (the stages of definitions at their places), [`graph`] (edges
-//! and order), [`interpolate`] (`${…}`) and [`parameters`] (each stage's `with:`). Every step collects what is wrong and goes on,
+//! and order), [`interpolate`] (`${…}`), [`parameters`] (each stage's `with:`) and [`remote`]. Every step collects what is wrong and goes on,
 //! so that one run reports all of it.
 
 mod configure;
@@ -17,6 +17,7 @@ mod overrides;
 mod parameters;
 mod path;
 mod problem;
+mod remote;
 mod resolved;
 mod scalar;
 mod schema;
@@ -40,9 +41,10 @@ use self::interpolate::Environment;
 use self::library::Library;
 use self::problem::{Problems, Source};
 use crate::stage::{Configured, StageKind};
+use crate::store::Location;
 
 /// The keys of a pipeline.
-const KEYS: &[&str] = &["name", "description", "params", "env", "stages"];
+const KEYS: &[&str] = &["name", "description", "params", "env", "remote", "stages"];
 
 /// A pipeline that has been read and checked: every name resolved, every parameter configured, every edge typed.
 pub struct Pipeline {
@@ -57,6 +59,8 @@ pub struct Pipeline {
     pub parameters: BTreeMap<String, Value>,
     /// `env:`, in the order of the file.
     pub environment: Vec<Variable>,
+    /// `remote:`. No part of what the pipeline is: it is neither in a key nor in the lock file.
+    pub remote: Option<Location>,
     /// In an order in which every stage comes after its inputs; the file's order among stages that do not depend on each other.
     pub stages: Vec<Node>,
 }
@@ -131,6 +135,8 @@ fn build(text: &str, file: &Path, overrides: &[Override], environment: Environme
     let expanded = expand::expand(&document.stages, &library, &definitions, problems);
     let edges = graph::edges(&expanded, problems);
     let (parameters, configured) = configure::configure(&document, &expanded, environment, problems);
+    let base = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let remote = root.entry("remote").and_then(|entry| remote::read(entry, base, problems));
     if !problems.is_empty() {
         return None;
     }
@@ -153,9 +159,10 @@ fn build(text: &str, file: &Path, overrides: &[Override], environment: Environme
         name: document.name.unwrap_or_else(|| name_of(file)),
         description: document.description,
         file: file.to_owned(),
-        base: file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned(),
+        base: base.to_owned(),
         parameters,
         environment: document.environment,
+        remote,
         stages: nodes.into_values().collect(),
     })
 }

@@ -78,6 +78,7 @@ impl Override {
         let places = || PLACES.to_owned();
         match *keys.as_slice() {
             ["name" | "description"] => Ok(()),
+            ["remote", ..] => Err(("`remote` cannot be set".into(), "use `--remote URL` or `--no-remote`".into())),
             ["params", name, ..] => known(root, "params", name, "parameter"),
             ["stages", id, "with" | "inputs", _, ..] | ["stages", id, "uses" | "description"] => {
                 known(root, "stages", id, "stage")

@@ -60,6 +60,7 @@ fn pipeline() -> Value {
                 "propertyNames": { "pattern": WORD, "maxLength": 100 }
             },
             "env": environment(),
+            "remote": remote(),
             "stages": stages()
         },
         "$defs": definitions()
@@ -179,6 +180,33 @@ fn environment() -> Value {
                             "default": false
                         }
                     }
+                }
+            },
+            { "type": "null" }
+        ]
+    })
+}
+
+fn remote() -> Value {
+    let url = "A folder, relative to this file, or `file:///…`, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX`. Without credentials: those come from the environment.";
+    json!({
+        "description": "Where results are shared with others: they are fetched from there before they are computed, and pushed afterwards. `--remote`, `--no-remote` and the environment variable `RETUNE_REMOTE` go before it.",
+        "anyOf": [
+            { "description": url, "type": "string" },
+            {
+                "type": "object",
+                "additionalProperties": false,
+                "required": ["url"],
+                "properties": {
+                    "url": { "description": url, "type": "string" },
+                    "endpoint": {
+                        "description": "The server of the bucket, where it is not the service's own: any that speaks S3.",
+                        "type": "string",
+                        "pattern": "^https?://"
+                    },
+                    "region": { "description": "The region of an S3 bucket. Without it, that of the environment, or `us-east-1`.", "type": "string" },
+                    "allow_http": { "description": "The `endpoint` may be reached over plain HTTP.", "type": "boolean", "default": false },
+                    "push": { "description": "What is computed is pushed. Without, results are only fetched.", "type": "boolean", "default": true }
                 }
             },
             { "type": "null" }

@@ -82,6 +82,8 @@ pub enum StageStatus {
     Done,
     /// Its result was in the store.
     Cached,
+    /// Its result came from the remote.
+    Fetched,
     Failed,
     Interrupted,
     /// It was not asked for, or something it needs failed.
@@ -158,6 +160,7 @@ impl StageStatus {
             StageStatus::Running => "running",
             StageStatus::Done => "done",
             StageStatus::Cached => "cached",
+            StageStatus::Fetched => "fetched",
             StageStatus::Failed => "failed",
             StageStatus::Interrupted => "interrupted",
             StageStatus::Skipped => "skipped",

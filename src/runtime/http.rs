@@ -14,13 +14,18 @@ pub fn client(timeout: Duration) -> Result<Client> {
     builder(timeout).build().context("the HTTP client cannot be set up")
 }
 
-/// What [`client`] builds, for those who need to set more.
-pub fn builder(timeout: Duration) -> ClientBuilder {
+/// Chooses the cryptography of TLS for every client of the process.
+pub fn install_tls() {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         // Fails only when a provider is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
+}
+
+/// What [`client`] builds, for those who need to set more.
+pub fn builder(timeout: Duration) -> ClientBuilder {
+    install_tls();
     Client::builder()
         .user_agent(concat!("retune/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(Duration::from_secs(20))

@@ -1,5 +1,6 @@
 //! Artifacts in the store: files and folders by the digest of their content.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Component, Path, PathBuf};
 
@@ -47,6 +48,24 @@ impl Entry {
         let inside = Path::new(&self.path).components().all(|c| matches!(c, Component::Normal(_)));
         inside.then(|| folder.join(&self.path))
     }
+}
+
+/// The files of the folder `artifact` by its list, which comes from elsewhere: digest and size of each. Nothing when the list is none
+/// that [`Store::put`] makes: its paths are in order, stay inside of the folder and do not lie inside of each other.
+pub(super) fn listed(artifact: &Artifact, listing: &[u8]) -> Option<Vec<(Digest, u64)>> {
+    let listing: Listing = serde_json::from_slice(listing).ok()?;
+    let plain =
+        |part: &str| !matches!(part, "" | "." | "..") && !part.contains(|c: char| matches!(c, '\\' | ':') || c.is_control());
+    let mut files = BTreeSet::new();
+    for entry in &listing.files {
+        if !entry.path.split('/').all(plain) || !files.insert(entry.path.as_str()) {
+            return None;
+        }
+    }
+    let inside = |path: &str| path.match_indices('/').any(|(at, _)| path.get(..at).is_some_and(|folder| files.contains(folder)));
+    let size = listing.files.iter().try_fold(0u64, |sum, file| sum.checked_add(file.size))?;
+    let fine = size == artifact.size && !files.iter().any(|path| inside(path));
+    fine.then(|| listing.files.iter().map(|file| (file.digest.clone(), file.size)).collect())
 }
 
 impl Store {
@@ -216,6 +235,20 @@ mod tests {
         fs::write(&source, "content").unwrap();
         assert_eq!(store.put(&source).unwrap(), artifact);
         assert_eq!(fs::read_to_string(&object).unwrap(), "content", "computing it again mends it");
+    }
+
+    #[test]
+    fn a_list_from_elsewhere_stays_inside_of_its_folder() {
+        let digest = Digest::of(b"x");
+        let listed = |paths: &[&str]| {
+            let entry = |path: &&str| Entry { path: (*path).to_owned(), digest: digest.clone(), size: 1 };
+            let listing = serde_json::to_vec(&Listing { files: paths.iter().map(entry).collect() }).unwrap();
+            let artifact = Artifact { digest: Digest::of(&listing), shape: Shape::Folder, size: paths.len() as u64 };
+            listed(&artifact, &listing)
+        };
+        assert_eq!(listed(&["1_Pooling/config.json", "config.json"]), Some(vec![(digest.clone(), 1), (digest.clone(), 1)]));
+        let bad = [&["../x"][..], &["/etc/x"], &["a//b"], &["a/./b"], &["a\\b"], &["C:x"], &[""], &["a", "a"], &["a", "a/b"]];
+        assert!(bad.iter().all(|paths| listed(paths).is_none()));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //!   files.json           digests of source files by size, time and inode
 //!   locks/               one file a key that is being computed
 //!   scratch/             where running stages write
+//!   unpushed/            one file a result that a remote does not have yet
 //! ```
 //!
 //! Contract. An object or a result is written under another name, flushed to the disk and renamed, so one that is there is whole,
@@ -20,6 +21,7 @@ mod files;
 mod key;
 mod last;
 mod lock;
+mod remote;
 mod result;
 mod write;
 
@@ -28,6 +30,7 @@ pub use files::FileDigests;
 pub use key::{Digest, Fingerprint};
 pub use last::Last;
 pub use lock::Lock;
+pub use remote::{Location, LocationError, Pushed, REMOTE_FORMS, Remote};
 pub use result::StageResult;
 pub use write::{write_atomically, write_json};
 

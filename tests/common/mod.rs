@@ -70,7 +70,7 @@ impl Project {
     /// The program, in the project's folder.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_retune"));
-        command.current_dir(self.folder.path()).args(arguments).env_remove("RUST_BACKTRACE");
+        command.current_dir(self.folder.path()).args(arguments).env_remove("RUST_BACKTRACE").env_remove("RETUNE_REMOTE");
         command
     }
 
