@@ -3,6 +3,7 @@
 mod console;
 mod diff;
 mod encode;
+mod gc;
 mod place;
 mod plan;
 mod print;
@@ -11,6 +12,7 @@ mod runs;
 mod schema;
 mod show;
 mod stages;
+mod verify;
 
 use std::io;
 use std::path::PathBuf;
@@ -59,6 +61,10 @@ enum Command {
     Show(show::Show),
     /// Compare two runs: what changed, and every metric
     Diff(diff::DiffRuns),
+    /// Read the whole store, and put aside what is damaged
+    Verify(verify::Verify),
+    /// Remove from the store what is no longer needed
+    Gc(gc::Gc),
     /// List the kinds of stage, or explain one
     Stages(stages::Stages),
     /// Print the JSON Schemas that editors complete and check pipelines with
@@ -112,6 +118,8 @@ pub fn main() -> ExitCode {
         Command::Runs(command) => command.call(global, style),
         Command::Show(command) => command.call(global, style),
         Command::Diff(command) => command.call(global, style),
+        Command::Verify(command) => command.call(global, style),
+        Command::Gc(command) => command.call(global, style),
         Command::Stages(command) => command.call(global),
         Command::Schema(command) => command.call(),
         Command::Encode(command) => command.call(global),

@@ -36,6 +36,11 @@ impl Engine<'_> {
         if let Some(result) = self.store.result(&fingerprint.key()) {
             return Decision::Cached(Box::new(result));
         }
+        let damaged = self.store.damage(&fingerprint.key());
+        if !damaged.is_empty() {
+            let objects = damaged.iter().map(|object| object.short().to_owned()).collect();
+            return Decision::Run { fingerprint, reasons: vec![Reason::Damaged { objects }] };
+        }
         let reasons = self.reasons(node, &fingerprint);
         Decision::Run { fingerprint, reasons }
     }

@@ -11,12 +11,13 @@ use jiff::Timestamp;
 
 use super::decide::Decision;
 use super::memory::Peak;
+use super::mend::explained;
 use super::reporter::StageReporter;
 use super::{Engine, Event, Observer};
 use crate::cancel::{Cancel, Cancelled};
 use crate::run::{Recorder, StageStatus};
 use crate::stage::{Context, Outcome};
-use crate::store::{Artifact, Fingerprint, StageResult};
+use crate::store::{Artifact, Digest, Fingerprint, StageResult};
 
 /// What a job needs besides the engine.
 pub(super) struct Surrounded<'a> {
@@ -28,6 +29,11 @@ pub(super) struct Surrounded<'a> {
 /// The outputs of a stage: what is in the store, and where the run has it.
 #[derive(Debug, Clone)]
 pub(super) struct Yielded(pub BTreeMap<String, (Artifact, PathBuf)>);
+
+/// The digests of what comes in.
+fn digests_of(inputs: &BTreeMap<String, (Artifact, PathBuf)>) -> BTreeMap<String, Digest> {
+    inputs.iter().map(|(port, (artifact, _))| (port.clone(), artifact.digest.clone())).collect()
+}
 
 impl Engine<'_> {
     /// Takes a stage's result from the store, or runs it. `finished` has what each stage before it yielded.
@@ -44,15 +50,30 @@ impl Engine<'_> {
             let found = finished[edge.from].as_ref().and_then(|y| y.0.get(&edge.output));
             inputs.insert(edge.port.clone(), found.context("an input is missing")?.clone());
         }
-        let digests = inputs.iter().map(|(port, (artifact, _))| (port.clone(), artifact.digest.clone())).collect();
-        let (status, result) = match self.decide(index, digests) {
+        let (status, result) = match self.decide(index, digests_of(&inputs)) {
             Decision::Cached(result) => (StageStatus::Cached, *result),
             Decision::Run { fingerprint, reasons } => {
+                let sound = self.sound(index, inputs.clone(), around, peak)?;
+                let changed = sound != inputs;
+                let fingerprint = if changed { self.fingerprint(index, digests_of(&sound)) } else { fingerprint };
+                let inputs = sound;
                 let paths = inputs.into_iter().map(|(port, (_, path))| (port, path)).collect();
                 let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
                 self.compute(index, fingerprint, reasons, paths, around, peak)?
             }
         };
+        let yielded = self.place(index, &result, around)?;
+        Ok((status, result, Yielded(yielded)))
+    }
+
+    /// Makes a stage's outputs appear in the run's directory.
+    pub(super) fn place(
+        &self,
+        index: usize,
+        result: &StageResult,
+        around: &Surrounded,
+    ) -> Result<BTreeMap<String, (Artifact, PathBuf)>> {
+        let node = &self.pipeline.stages[index];
         let mut yielded = BTreeMap::new();
         for port in &node.outputs {
             let artifact = result.outputs.get(&port.name).with_context(|| format!("there is no output `{}`", port.name))?;
@@ -60,10 +81,10 @@ impl Engine<'_> {
             self.store.link(artifact, &target)?;
             yielded.insert(port.name.clone(), (artifact.clone(), target));
         }
-        Ok((status, result, Yielded(yielded)))
+        Ok(yielded)
     }
 
-    fn compute(
+    pub(super) fn compute(
         &self,
         index: usize,
         fingerprint: Fingerprint,
@@ -75,13 +96,14 @@ impl Engine<'_> {
         let node = &self.pipeline.stages[index];
         let key = fingerprint.key();
         let waiting = || around.observer.event(&node.id, &Event::Waiting);
-        let _lock = self.store.lock(&key, around.cancel, &waiting)?.ok_or(Cancelled)?;
+        let _lease = self.store.lease(&key, around.cancel, &waiting)?.ok_or(Cancelled)?;
         if !self.options.force.contains(&node.id)
             && let Some(result) = self.store.result(&key)
         {
             return Ok((StageStatus::Cached, result));
         }
         around.cancel.check()?;
+        self.put_aside(&node.id, &self.store.damage(&key), around)?;
         around.recorder.update_stage(&node.id, |stage| {
             stage.status = StageStatus::Running;
             stage.reasons.clone_from(&reasons);
@@ -92,21 +114,11 @@ impl Engine<'_> {
         around.observer.event(&node.id, &Event::Started { reasons: &reasons });
         let (started, peak) = (Instant::now(), peak());
         let scratch = self.store.scratch()?;
-        let (outcome, written) = self.call(index, inputs, scratch.path(), around)?;
-        let mut outputs = BTreeMap::new();
-        for (port, path) in written {
-            outputs.insert(port, self.store.put(&path)?);
-        }
-        let result = StageResult {
-            fingerprint,
-            outputs,
-            outcome,
-            seconds: started.elapsed().as_secs_f64(),
-            peak_memory: peak.bytes(),
-            finished: Timestamp::now(),
-            run: around.recorder.id(),
-        };
-        self.store.keep(&result)?;
+        let (outcome, written) = self.call(index, inputs, scratch.path(), around).map_err(explained)?;
+        let (seconds, peak_memory) = (started.elapsed().as_secs_f64(), peak.bytes());
+        let (finished, run) = (Timestamp::now(), around.recorder.id());
+        let result = |outputs| StageResult { fingerprint, outputs, outcome, seconds, peak_memory, finished, run };
+        let result = self.store.commit(&written, result)?;
         Ok((StageStatus::Done, result))
     }
 

@@ -4,6 +4,7 @@
 mod decide;
 mod job;
 mod memory;
+mod mend;
 mod observer;
 mod plan;
 mod reason;

@@ -24,6 +24,8 @@ pub enum Reason {
     },
     /// Nothing changed, but what it yielded is no longer in the store.
     Lost,
+    /// Nothing changed, but these objects, which it yielded, hold other bytes than they should.
+    Damaged { objects: Vec<String> },
     /// What feeds this input runs, and may yield something else.
     Upstream { port: String, stage: String },
 }
@@ -39,6 +41,7 @@ impl fmt::Display for Reason {
             Reason::Changed { change, from: Some(stage) } => write!(f, "{change} (from `{stage}`)"),
             Reason::Changed { change, from: None } => write!(f, "{change}"),
             Reason::Lost => f.write_str("its result is no longer in the store"),
+            Reason::Damaged { objects } => write!(f, "its result is damaged (object {})", objects.join(", ")),
             Reason::Upstream { port, stage } => write!(f, "input `{port}` comes from `{stage}`, which runs"),
         }
     }

@@ -62,6 +62,9 @@ impl Engine<'_> {
     /// # Errors
     /// The run's directory cannot be written. A stage that fails is in the record.
     pub fn run(&self, recorder: &Recorder, observer: &dyn Observer, cancel: &Cancel) -> Result<RunRecord, RecorderError> {
+        // A store that cannot be written still gives what it has; whoever has to write into it says so.
+        let runs = recorder.folder().parent().unwrap_or(recorder.folder());
+        let _ = self.store.begin().and_then(|()| self.store.note_runs(runs));
         let count = self.pipeline.stages.len();
         let mut run = Run {
             engine: self,

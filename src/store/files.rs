@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -73,7 +74,11 @@ impl Store {
             return Ok(());
         }
         let known = digests.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        write_json(&digests.path, &*known).map_err(|e| self.io(&digests.path, e))
+        match write_json(&digests.path, &*known) {
+            // Nothing is lost but time.
+            Err(e) if matches!(e.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) => Ok(()),
+            written => written.map_err(|e| self.io(&digests.path, e)),
+        }
     }
 }
 
