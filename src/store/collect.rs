@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::lease::{Lease, holder};
+use super::lease::{Lease, create, holder};
 use super::leftovers::{Leftovers, entries, size};
 use super::owner::Owner;
 use super::session::{Line, STALE, Session, Watch};
@@ -146,10 +146,8 @@ impl Store {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
                 _ => {}
             }
-            fs::write(&mark, fs::read(session.file())?)
+            create(&session, &mark)
         };
-        make().map_err(|e| self.io(&mark, e))?;
-        let collecting = Collecting { store: self, session, mark, _lease: lease };
         let here = Owner::here();
         for id in self.watch_sessions().live {
             let owner = self.owner(&id).filter(|owner| owner.boot.is_empty() || owner.boot != here.boot);
@@ -157,7 +155,8 @@ impl Store {
                 return Err(CollectError::Elsewhere(owner.host));
             }
         }
-        Ok(collecting)
+        make().map_err(|e| self.io(&mark, e))?;
+        Ok(Collecting { store: self, session, mark, _lease: lease })
     }
 
     /// Waits while a collector is at work.
@@ -166,8 +165,9 @@ impl Store {
         let mut watch = Watch::default();
         while fs::symlink_metadata(&mark).is_ok() {
             let id = holder(&mark);
-            // Empty: it is being written, or it is gone.
-            if id == own || (!id.is_empty() && watch.look(&self.root, &id).is_over()) {
+            // Empty while it is being written, or when it went meanwhile.
+            let over = if id.is_empty() { watch.still(id.clone()) >= STALE } else { watch.look(&self.root, &id).is_over() };
+            if over || id == own {
                 return;
             }
             thread::sleep(PAUSE);

@@ -113,7 +113,7 @@ impl Drop for Lease {
 }
 
 /// Makes the lease file, with what it says in it; fails when it is there.
-fn create(session: &Session, path: &Path) -> io::Result<()> {
+pub(super) fn create(session: &Session, path: &Path) -> io::Result<()> {
     match fs::hard_link(session.file(), path) {
         Ok(()) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(e),

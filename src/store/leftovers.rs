@@ -102,8 +102,8 @@ impl Store {
 
     /// The files and folders that were left, besides those of the sessions themselves.
     fn left(&self, sessions: &Sessions) -> (Vec<PathBuf>, Leftovers) {
-        let own = self.active().map(|session| session.id.clone());
-        let lives = |id: &str| own.as_deref() == Some(id) || sessions.live.iter().any(|live| live == id);
+        // A session that began meanwhile is there before anything that names it.
+        let lives = |id: &str| self.root.join("sessions").join(id).exists() && !sessions.dead.iter().any(|dead| dead == id);
         let leases: Vec<PathBuf> = entries(&self.root.join("leases")).into_iter().filter(|path| !lives(&holder(path))).collect();
         let mut scratch = entries(&self.root.join("scratch"));
         scratch.retain(|path| !lives(&name(path)));

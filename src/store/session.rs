@@ -68,17 +68,19 @@ impl Session {
         let id = new_id();
         let folder = root.join("sessions");
         let scratch = root.join("scratch").join(&id);
-        for folder in [&folder, &scratch] {
-            fs::create_dir_all(folder)?;
-        }
+        fs::create_dir_all(&folder)?;
         let line = serde_json::to_string(&Line { session: id.clone(), owner: Owner::here() })?;
         let heart =
             Arc::new(Heart { path: folder.join(&id), line, last: Mutex::new(Some(Instant::now())), stop: Condvar::new() });
-        let file =
-            heart.create().and_then(|()| File::options().append(true).create_new(true).open(folder.join(format!("{id}.uses"))));
-        let file = file.inspect_err(|_| {
-            let _ = fs::remove_file(&heart.path);
+        let open = || -> io::Result<File> {
+            // First of all: what names no session that is there counts as left behind.
+            heart.create()?;
+            fs::create_dir_all(&scratch)?;
+            File::options().append(true).create_new(true).open(folder.join(format!("{id}.uses")))
+        };
+        let file = open().inspect_err(|_| {
             let _ = fs::remove_dir(&scratch);
+            remove(&folder, &id);
         })?;
         let beating = thread::Builder::new().name("heart-beat".into()).spawn({
             let heart = heart.clone();
