@@ -15,8 +15,14 @@ use serde_json::Value;
 const KILLS: usize = 200;
 
 /// Something new to compute in every round: all but the documents.
-fn change(round: usize) -> [String; 2] {
-    ["--set".to_owned(), format!("stages.chunks.with.chunk_size={}", 20 + round)]
+fn change(round: usize) -> Vec<String> {
+    let (size, overlap) = (20 + round % 25, round / 25 % 10);
+    let values = [
+        format!("stages.chunks.with.chunk_size={size}"),
+        format!("stages.chunks.with.chunk_overlap={overlap}"),
+        format!("stages.triplets.with.seed={round}"),
+    ];
+    values.into_iter().flat_map(|value| ["--set".to_owned(), value]).collect()
 }
 
 fn start(project: &Project, round: usize) -> Child {
@@ -42,10 +48,16 @@ fn check(project: &Project, seen: &str) -> usize {
         let outputs = result["outputs"].as_object().unwrap();
         assert!(!outputs.is_empty(), "{seen}: result {name}");
         for artifact in outputs.values() {
-            let object = objects.get(artifact["digest"].as_str().unwrap());
-            let object = object.unwrap_or_else(|| panic!("{seen}: result {name} names an object that is not there"));
-            assert_eq!(artifact["shape"], "file", "the pipeline has no folders");
-            assert_eq!(artifact["size"], object.len(), "{seen}: result {name}");
+            let object = |digest: &Value| {
+                let object = objects.get(digest.as_str().unwrap());
+                object.unwrap_or_else(|| panic!("{seen}: result {name} names an object that is not there"))
+            };
+            let mut size = object(&artifact["digest"]).len();
+            if artifact["shape"] == "folder" {
+                let listing: Value = serde_json::from_slice(object(&artifact["digest"])).unwrap();
+                size = listing["files"].as_array().unwrap().iter().map(|file| object(&file["digest"]).len()).sum();
+            }
+            assert_eq!(artifact["size"], size, "{seen}: result {name}");
         }
     }
     results.len()
@@ -120,6 +132,8 @@ fn a_killed_owner_does_not_hold_others_up() {
     project.run(&[]);
     let key = fresh_key();
     let session = forge(&project, &key, &Value::Null);
+    // The mark of a collector that was killed.
+    fs::copy(project.path(".retune/sessions").join(&session), project.path(".retune/collecting")).unwrap();
     let started = Instant::now();
     let record = project.run(&["--set", "stages.triplets.with.seed=8"]);
     assert!(statuses(&record).contains("triplets: done"));
@@ -142,6 +156,33 @@ fn a_heart_that_stands_still_on_another_machine_is_given_up() {
     let took = started.elapsed();
     assert!(took > Duration::from_secs(9) && took < Duration::from_secs(20), "{took:?}");
     assert_eq!(common::files(&project.path(".retune/leases")), Vec::<String>::new());
+}
+
+#[test]
+fn gc_leaves_the_store_of_another_machine_alone() {
+    let project = Project::new(LIGHT);
+    project.run(&[]);
+    let session = forge(&project, &"0".repeat(64), &Value::from("the boot of another machine"));
+    let path = project.path(".retune/sessions").join(session);
+    let text = fs::read_to_string(&path).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for count in 0.. {
+                fs::write(&path, format!("{}\n{count:020}\n", text.lines().next().unwrap())).unwrap();
+                std::thread::sleep(Duration::from_millis(200));
+                if done.load(std::sync::atomic::Ordering::SeqCst) {
+                    break;
+                }
+            }
+        });
+        let refused = project.retune(&["gc", "--delete", "--max-size", "0"]);
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(refused.status(), 1);
+        assert!(refused.stderr().contains("a process on `elsewhere` uses the store"), "{}", refused.stderr());
+    });
+    assert!(!project.path(".retune/collecting").exists());
+    assert_eq!(statuses(&project.run(&[])), "chunks: cached, docs: cached, judged: cached, triplets: cached");
 }
 
 /// The key of the stage `triplets` with another seed.

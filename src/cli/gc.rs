@@ -132,12 +132,13 @@ fn render(garbage: &Garbage, deleted: bool, color: bool) -> String {
         return format!("nothing to remove: {kept}\n");
     }
     let mut text = print::columns(&garbage.results.iter().map(|result| row(result, color)).collect::<Vec<_>>());
-    let mut parts = vec![format!(
-        "{} and {} of {}",
-        count(garbage.results.len(), "result"),
-        count(garbage.objects, "object"),
-        bytes(garbage.bytes)
-    )];
+    let mut parts = Vec::new();
+    if !garbage.results.is_empty() {
+        parts.push(count(garbage.results.len(), "result"));
+    }
+    if garbage.objects > 0 {
+        parts.push(format!("{} of {}", count(garbage.objects, "object"), bytes(garbage.bytes)));
+    }
     if garbage.quarantine > 0 {
         parts.push(format!("{} in quarantine", count(garbage.quarantine, "file")));
     }
@@ -145,7 +146,7 @@ fn render(garbage: &Garbage, deleted: bool, color: bool) -> String {
         parts.push(format!("what killed runs left: {}", leftovers(&garbage.leftovers)));
     }
     let verb = if deleted { "removed" } else { "would remove" };
-    let _ = writeln!(text, "{} {}", paint(verb, Tone::Warn, color), parts.join("; "));
+    let _ = writeln!(text, "{} {}", paint(verb, Tone::Warn, color), parts.join(", "));
     let linked = if garbage.freed < garbage.bytes { "; what runs link takes its room until they are removed" } else { "" };
     let _ = writeln!(text, "{} {} of the disk{linked}", if deleted { "this freed" } else { "this frees" }, bytes(garbage.freed));
     let _ = writeln!(text, "{kept}");
@@ -160,19 +161,20 @@ fn row(result: &OldResult, color: bool) -> Vec<String> {
     let kind = if result.kind.is_empty() { "unreadable" } else { &result.kind };
     vec![
         kind.to_owned(),
-        paint(&format!("used {} ago", ago(age)), Tone::Dim, color),
+        paint(&format!("used {}", ago(age)), Tone::Dim, color),
         bytes(result.bytes),
         paint(&result.run, Tone::Dim, color),
     ]
 }
 
-/// `3 d`, `5 h`, `12 min`.
+/// `just now`, `12 min ago`, `5 h ago`, `3 d ago`.
 fn ago(age: Duration) -> String {
     let minutes = age.as_secs() / 60;
     match minutes {
-        0..60 => format!("{minutes} min"),
-        60..2880 => format!("{} h", minutes / 60),
-        _ => format!("{} d", minutes / 1440),
+        0 => "just now".to_owned(),
+        1..60 => format!("{minutes} min ago"),
+        60..2880 => format!("{} h ago", minutes / 60),
+        _ => format!("{} d ago", minutes / 1440),
     }
 }
 
