@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::check::Condition;
 use super::seal::seal;
-use super::write::{make_folder, sync_folders};
+use super::write::{make_folder, side_by_side, sync_folders};
 use super::{Digest, Store, StoreError};
 
 /// A stage's output, by its content.
@@ -126,10 +126,11 @@ impl Store {
         Ok(Incoming { path: path.to_owned(), digest, size })
     }
 
-    /// Moves files into the store. Flushing one file takes as long as flushing several at once.
+    /// Moves files into the store.
     fn take(&self, files: &[Incoming], touched: &mut BTreeSet<PathBuf>) -> Result<(), StoreError> {
-        let folders: Vec<BTreeSet<PathBuf>> = files.par_iter().map(|file| self.take_file(file)).collect::<Result<_, _>>()?;
-        touched.extend(folders.into_iter().flatten());
+        for folders in side_by_side(files, |file| self.take_file(file)) {
+            touched.extend(folders?);
+        }
         self.verified().extend(files.iter().map(|file| file.digest.clone()));
         Ok(())
     }

@@ -5,14 +5,14 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::PoisonError;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::check::Condition;
-use super::write::{make_folder, sync_folders};
+use super::write::{make_folder, side_by_side, sync_folders};
 use super::{Artifact, Digest, Fingerprint, Store, StoreError};
 use crate::stage::Outcome;
 
@@ -84,13 +84,14 @@ impl Store {
         written: &BTreeMap<String, PathBuf>,
         make: impl FnOnce(BTreeMap<String, Artifact>) -> StageResult,
     ) -> Result<StageResult, StoreError> {
-        let put = |(port, path): (&String, &PathBuf)| {
+        let put = |(port, path): &(&String, &PathBuf)| {
             let mut touched = BTreeSet::new();
-            Ok((port.clone(), self.put_unflushed(path, &mut touched)?, touched))
+            Ok::<_, StoreError>(((*port).clone(), self.put_unflushed(path, &mut touched)?, touched))
         };
-        let put: Vec<_> = written.par_iter().map(put).collect::<Result<_, StoreError>>()?;
+        let written: Vec<(&String, &PathBuf)> = written.iter().collect();
         let (mut outputs, mut touched) = (BTreeMap::new(), BTreeSet::new());
-        for (port, artifact, folders) in put {
+        for put in side_by_side(&written, put) {
+            let (port, artifact, folders) = put?;
             outputs.insert(port, artifact);
             touched.extend(folders);
         }
@@ -116,7 +117,10 @@ impl Store {
                 file.write_all(&text)?;
                 file.sync_data()
             };
-            rayon::join(|| sync_folders(&touched), write).1?;
+            thread::scope(|scope| {
+                scope.spawn(|| sync_folders(&touched));
+                write()
+            })?;
             fs::rename(&draft, &path)?;
             sync_folders(&[folder.to_owned()].into());
             Ok(())
