@@ -3,6 +3,7 @@
 mod console;
 mod diff;
 mod encode;
+mod graph;
 mod place;
 mod plan;
 mod print;

@@ -29,15 +29,15 @@ pub enum Shape {
 
 /// A folder's list of files, in the order of their paths.
 #[derive(Debug, Serialize, Deserialize)]
-struct Listing {
-    files: Vec<Entry>,
+pub(super) struct Listing {
+    pub files: Vec<Entry>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Entry {
+pub(super) struct Entry {
     /// Below the folder, with `/` separators.
-    path: String,
-    digest: Digest,
+    pub path: String,
+    pub digest: Digest,
     size: u64,
 }
 

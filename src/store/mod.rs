@@ -16,20 +16,23 @@
 //! holds its lock, which the operating system releases when the process ends, however it ends.
 
 mod artifact;
+mod compare;
 mod files;
 mod key;
 mod last;
 mod lock;
 mod result;
+mod timings;
 mod write;
 
 pub use artifact::{Artifact, Shape};
+pub use compare::Difference;
 pub use files::FileDigests;
 pub use key::{Digest, Fingerprint};
 pub use last::Last;
 pub use lock::Lock;
 pub use result::StageResult;
-pub use write::{write_atomically, write_json};
+pub use write::{json_text, replace, write_atomically, write_json};
 
 use std::fs;
 use std::path::{Path, PathBuf};
