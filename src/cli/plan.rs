@@ -69,25 +69,21 @@ pub(super) fn tone(verdict: Verdict) -> Tone {
     }
 }
 
-/// Why, in words; how long it took or will take.
+/// Why, in words; nothing for a stage that is cached.
 pub(super) fn why(planned: &Planned) -> String {
     let causes = planned.reasons.iter().take(MOST_CAUSES).map(ToString::to_string).collect::<Vec<_>>().join("; ");
     let more = planned.reasons.len().saturating_sub(MOST_CAUSES);
     let causes = if more > 0 { format!("{causes}; and {more} more") } else { causes };
-    match (planned.verdict, planned.seconds) {
-        (Verdict::Cached, Some(took)) => format!("took {}", seconds(took)),
-        (Verdict::Frozen, _) => format!("used although {causes}"),
-        _ => causes,
-    }
+    if planned.verdict == Verdict::Frozen { format!("used although {causes}") } else { causes }
 }
 
 fn render(planned: &[Planned], estimate: &Estimate, color: bool) -> String {
     let row = |p: &Planned| {
-        let time = p.estimate.map(about).unwrap_or_default();
+        let time = p.estimate.map(about).or(p.seconds.map(|took| format!("took {}", seconds(took)))).unwrap_or_default();
         vec![p.stage.clone(), paint(p.verdict.name(), tone(p.verdict), color), time, why(p)]
     };
     let mut rows: Vec<Vec<String>> = planned.iter().map(row).collect();
-    if planned.iter().all(|p| p.estimate.is_none()) {
+    if rows.iter().all(|row| row[2].is_empty()) {
         rows.iter_mut().for_each(|row| drop(row.remove(2)));
     }
     let count = |verdict| planned.iter().filter(|p| p.verdict == verdict).count();
@@ -160,7 +156,7 @@ mod tests {
         ];
         let estimate = Estimate { least: 250.0, most: 3800.0, unknown: 1 };
         insta::assert_snapshot!(render(&planned, &estimate, false), @"
-        base            cached                took 3.2 s
+        base            cached   took 3.2 s
         tuned[lr=3e-5]  runs     about 4 min  forced by `--force`; it has no earlier result; and 1 more
         score           depends  about 12 s   input `model` comes from `tuned`, which runs
         plot            runs                  it has no earlier result
