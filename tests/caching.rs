@@ -73,7 +73,7 @@ fn a_changed_parameter_runs_its_stage_and_what_depends_on_it() {
     assert_eq!(statuses(&record), "chunks: done, docs: cached, judged: done, triplets: done");
     assert_eq!(reasons(&record, "chunks"), "parameter `chunk_size` 24 → 32");
     assert_eq!(reasons(&record, "judged"), "input `chunks` changed: 4 changed, 2 gone of 6 chunks");
-    assert_eq!(reasons(&record, "triplets"), "input `judgements` changed (from `judged`)");
+    assert_eq!(reasons(&record, "triplets"), "input `judgements` changed (from `judged`): 2 of 3 files");
     // The old value is still in the store.
     assert_eq!(statuses(&project.run(&[])), "chunks: cached, docs: cached, judged: cached, triplets: cached");
 }

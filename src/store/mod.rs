@@ -6,7 +6,7 @@
 //!   objects/ab/cdef…     immutable, read-only files, named by the BLAKE3 digest of their bytes
 //!   results/ab/cdef….json   stage key → outputs and outcome
 //!   last/PIPELINE.json   what went into each stage the last time, to say what changed
-//!   files.json           digests of source files by size, time and inode
+//!   files                digests of source files by size, time and inode
 //!   locks/               one file a key that is being computed
 //!   scratch/             where running stages write
 //! ```
