@@ -262,7 +262,7 @@ fn the_graph_is_drawn() {
     ● docs      cached
     ● chunks    cached
     ● judged    runs    it has no earlier result
-    ● triplets  runs    it has no earlier result; input `judgements` comes from `judged`, which runs
+    ● triplets  runs    it has no earlier result
     ");
     insta::assert_snapshot!(graph("--graph=dot"), @r##"
     digraph "light" {

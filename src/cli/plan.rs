@@ -8,7 +8,7 @@ use super::place::Place;
 use super::print::{self, Style, Tone, paint, seconds};
 use super::run::Selected;
 use super::{Failure, Global};
-use crate::engine::{Engine, Estimate, Planned, Verdict};
+use crate::engine::{Engine, Estimate, Planned, Reason, Verdict};
 use crate::runtime::cache;
 use crate::store::Store;
 
@@ -71,8 +71,12 @@ pub(super) fn tone(verdict: Verdict) -> Tone {
 
 /// Why, in words; nothing for a stage that is cached.
 pub(super) fn why(planned: &Planned) -> String {
-    let causes = planned.reasons.iter().take(MOST_CAUSES).map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    let more = planned.reasons.len().saturating_sub(MOST_CAUSES);
+    // What feeds a stage is of interest only when nothing else says that it runs.
+    let (feeds, own): (Vec<&Reason>, Vec<&Reason>) =
+        planned.reasons.iter().partition(|reason| matches!(reason, Reason::Upstream { .. }));
+    let reasons = if own.is_empty() { feeds } else { own };
+    let causes = reasons.iter().take(MOST_CAUSES).map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    let more = reasons.len().saturating_sub(MOST_CAUSES);
     let causes = if more > 0 { format!("{causes}; and {more} more") } else { causes };
     if planned.verdict == Verdict::Frozen { format!("used although {causes}") } else { causes }
 }
@@ -135,7 +139,6 @@ fn about(duration: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Reason;
 
     #[test]
     fn a_plan_with_estimates() {
