@@ -4,6 +4,7 @@ mod console;
 mod diff;
 mod encode;
 mod gc;
+mod graph;
 mod place;
 mod plan;
 mod print;

@@ -1,20 +1,15 @@
 //! What a stage is about to read is checked, and what turns out damaged is computed again.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Error, Result, anyhow};
 
-use super::job::Surrounded;
+use super::job::{Due, Placed, Surrounded, Worker, digests_of};
 use super::memory::Peak;
-use super::{Engine, Event};
+use super::{Engine, Event, Reason};
 use crate::run::StageStatus;
-use crate::store::{Artifact, Digest};
-
-/// Input port → artifact, and where the run has it.
-type Inputs = BTreeMap<String, (Artifact, PathBuf)>;
+use crate::store::Digest;
 
 /// One stage at a time is mended: of two that found the same damage, the second finds it mended.
 static MENDING: Mutex<()> = Mutex::new(());
@@ -22,7 +17,7 @@ static MENDING: Mutex<()> = Mutex::new(());
 impl Engine<'_> {
     /// Reads what a stage is about to use, unless this process has before. What is damaged is put aside, the stage that makes it runs
     /// again, once, and the inputs are those that it yields then.
-    pub(super) fn sound(&self, index: usize, inputs: Inputs, around: &Surrounded, peak: &dyn Fn() -> Peak) -> Result<Inputs> {
+    pub(super) fn sound(&self, index: usize, inputs: Placed, around: &Surrounded, peak: &dyn Fn() -> Peak) -> Result<Placed> {
         if inputs.values().all(|(artifact, _)| self.store.unsound(artifact).is_empty()) {
             return Ok(inputs);
         }
@@ -30,15 +25,15 @@ impl Engine<'_> {
         self.mended(index, inputs, around, peak)
     }
 
-    fn mended(&self, index: usize, mut inputs: Inputs, around: &Surrounded, peak: &dyn Fn() -> Peak) -> Result<Inputs> {
+    fn mended(&self, index: usize, mut inputs: Placed, around: &Surrounded, peak: &dyn Fn() -> Peak) -> Result<Placed> {
         for edge in &self.pipeline.stages[index].inputs {
             let Some((artifact, _)) = inputs.get(&edge.port) else { continue };
             let damaged = self.store.unsound(artifact);
             if damaged.is_empty() {
                 continue;
             }
-            let mut yielded = self.again(edge.from, &damaged, around, peak)?;
-            let input = yielded.remove(&edge.output).context("an input is missing")?;
+            let mut placed = self.again(edge.from, &damaged, around, peak)?;
+            let input = placed.remove(&edge.output).context("an input is missing")?;
             if let Some(object) = self.store.unsound(&input.0).first() {
                 let (stage, object) = (&self.pipeline.stages[edge.from].id, object.short());
                 return Err(anyhow!(
@@ -51,10 +46,10 @@ impl Engine<'_> {
     }
 
     /// Runs a stage again whose result was used in this run already.
-    fn again(&self, index: usize, damaged: &[Digest], around: &Surrounded, peak: &dyn Fn() -> Peak) -> Result<Inputs> {
+    fn again(&self, index: usize, damaged: &[Digest], around: &Surrounded, peak: &dyn Fn() -> Peak) -> Result<Placed> {
         let node = &self.pipeline.stages[index];
-        let aside = self.put_aside(&node.id, damaged, around)?;
-        let mut inputs = Inputs::new();
+        self.put_aside(&node.id, damaged, around)?;
+        let mut inputs = Placed::new();
         for edge in &node.inputs {
             let from = &self.pipeline.stages[edge.from];
             let port = from.outputs.iter().find(|port| port.name == edge.output).context("an input is missing")?;
@@ -64,10 +59,12 @@ impl Engine<'_> {
             inputs.insert(edge.port.clone(), (artifact, around.recorder.artifact(&from.id, &port.file)));
         }
         let inputs = self.mended(index, inputs, around, peak)?;
-        let digests = inputs.iter().map(|(port, (artifact, _))| (port.clone(), artifact.digest.clone())).collect();
-        let paths = inputs.into_iter().map(|(port, (_, path))| (port, path)).collect();
-        let (status, result) = self.compute(index, self.fingerprint(index, digests), aside, paths, around, peak)?;
-        let yielded = self.place(index, &result, around)?;
+        let fingerprint = self.fingerprint(index, digests_of(&inputs));
+        let reasons = vec![Reason::Damaged { objects: damaged.iter().map(|object| object.short().to_owned()).collect() }];
+        // The place that the scheduler counts is that of the stage that waits for this one.
+        let worker = Worker { peak, computed: &|| () };
+        let (status, result) = self.compute(Due { index, fingerprint, reasons, inputs }, around, &worker)?;
+        let placed = self.place(index, &result, around.recorder)?;
         // Another process may have been faster.
         let status = if status == StageStatus::Cached { status } else { StageStatus::Done };
         around.recorder.update_stage(&node.id, |stage| {
@@ -79,25 +76,23 @@ impl Engine<'_> {
             stage.seconds = Some(result.seconds);
             stage.peak_memory = result.peak_memory;
             stage.computed_by = Some(result.run);
-        })?;
+        });
         let stage = around.recorder.record().stages.get(&node.id).cloned().unwrap_or_default();
         around.observer.event(&node.id, &Event::Ended(&stage));
-        Ok(yielded)
+        Ok(placed)
     }
 
-    /// Puts damaged objects of a stage aside and tells of each; returns why the stage runs, in words.
-    pub(super) fn put_aside(&self, stage: &str, damaged: &[Digest], around: &Surrounded) -> Result<Vec<String>> {
-        let mut words = Vec::new();
+    /// Puts damaged objects of a stage aside, and tells of each.
+    pub(super) fn put_aside(&self, stage: &str, damaged: &[Digest], around: &Surrounded) -> Result<()> {
         for object in damaged {
-            let word = match self.store.quarantine(object)? {
+            let words = match self.store.quarantine(object)? {
                 Some(path) => format!("object {} of its result was damaged, and is `{}` now", object.short(), path.display()),
                 None => format!("object {} of its result is missing", object.short()),
             };
-            around.recorder.log(stage, &format!("warning: {word}"));
-            around.observer.event(stage, &Event::Warning(&word));
-            words.push(word);
+            around.recorder.log(stage, &format!("warning: {words}"));
+            around.observer.event(stage, &Event::Warning(&words));
         }
-        Ok(words)
+        Ok(())
     }
 }
 

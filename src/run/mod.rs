@@ -10,4 +10,4 @@ pub use catalogue::{Runs, SelectError};
 pub use diff::{Change, Compared, Diff, MetricChange, StageChanges};
 pub use host::{Git, Host};
 pub use record::{Environment, RunRecord, RunStatus, StageRecord, StageStatus};
-pub use recorder::{Recorder, RecorderError};
+pub use recorder::{REFRESH, Recorder, RecorderError};

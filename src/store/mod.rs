@@ -6,7 +6,7 @@
 //!   objects/ab/cdef…     immutable, read-only files, named by the BLAKE3 digest of their bytes
 //!   results/ab/cdef…     stage key → outputs and outcome; its time of modification is that of its last use, to within an hour
 //!   last/PIPELINE.json   what went into each stage the last time, to say what changed
-//!   files.json           digests of source files by size, time and inode
+//!   files                digests of source files by size, time and inode
 //!   sessions/            one file a process that uses the store, with its heart-beat, and one with what it may use
 //!   leases/              one file a key that is being computed
 //!   scratch/SESSION/     where running stages write
@@ -24,6 +24,7 @@
 mod artifact;
 mod check;
 mod collect;
+mod compare;
 mod files;
 mod key;
 mod last;
@@ -34,11 +35,13 @@ mod projects;
 mod result;
 mod seal;
 mod session;
+mod timings;
 mod verify;
 mod write;
 
 pub use artifact::{Artifact, Shape};
 pub use collect::{CollectError, Collecting, Garbage, Keep, Kept, Needs, OldResult};
+pub use compare::Difference;
 pub use files::FileDigests;
 pub use key::{Digest, Fingerprint};
 pub use last::Last;
@@ -46,7 +49,7 @@ pub use lease::Lease;
 pub use leftovers::Leftovers;
 pub use result::StageResult;
 pub use verify::{Aside, Broken, Verified};
-pub use write::{write_atomically, write_json};
+pub use write::{json_text, replace, write_atomically, write_json};
 
 use std::collections::{HashMap, HashSet};
 use std::fs;

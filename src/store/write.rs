@@ -14,15 +14,32 @@ use serde::Serialize;
 /// # Errors
 /// The folder cannot be written; the old content is still there.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    put(path, bytes, true)
+}
+
+/// As [`write_atomically`], but without waiting for the disk: whoever reads the file, however this process ends, sees the old content
+/// or the new one; after a power loss soon afterwards the file may be empty.
+///
+/// # Errors
+/// The folder cannot be written; the old content is still there.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    put(path, bytes, false)
+}
+
+fn put(path: &Path, bytes: &[u8], durably: bool) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().prefix(".write-").tempfile_in(folder)?;
     file.write_all(bytes)?;
-    file.as_file().sync_data()?;
+    if durably {
+        file.as_file().sync_data()?;
+    }
     // Files of the standard library are readable to all within the user's mask; temporary ones are private.
     #[cfg(unix)]
     fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
     file.persist(path)?;
-    sync_folders(&[folder.to_owned()].into());
+    if durably {
+        sync_folders(&[folder.to_owned()].into());
+    }
     Ok(())
 }
 
@@ -31,9 +48,17 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// The folder cannot be written.
 pub fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    write_atomically(path, &json_text(value)?)
+}
+
+/// `value` as indented JSON with a line's end.
+///
+/// # Errors
+/// It is of a type that JSON does not have.
+pub fn json_text(value: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(value)?;
     text.push(b'\n');
-    write_atomically(path, &text)
+    Ok(text)
 }
 
 /// Makes a folder and what it lies in; returns the folders in which one appeared.
