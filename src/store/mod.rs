@@ -179,7 +179,7 @@ fn mend(cause: &io::Error) -> &'static str {
         ReadOnlyFilesystem | PermissionDenied => {
             "only what is cached can be taken from a store that cannot be written; make it writable, or name another folder with `--store`"
         }
-        _ => "look after its disk and permissions, or name another folder with `--store`",
+        _ => "free the disk or its permissions, or name another folder with `--store`",
     }
 }
 
