@@ -163,7 +163,7 @@ fn a_runs_folder_that_cannot_be_written() {
     insta::assert_snapshot!(project.anonymous(&ended.stderr()), @"error: the run's directory `file/runs` cannot be written: Not a directory (os error 20); free the disk or its permissions, or name another folder with `--runs`");
     let ended = project.retune(&["run", "pipelines/p.yaml", "--store", "file/store"]);
     assert_eq!(ended.status(), 2);
-    insta::assert_snapshot!(project.anonymous(&ended.stderr()), @"error: the store at `file/store` cannot be used: `file/store/objects`: Not a directory (os error 20); free the disk or its permissions, or name another folder with `--store`");
+    insta::assert_snapshot!(project.anonymous(&ended.stderr()), @"error: the store at `file/store` cannot be used: `file/store/format`: Not a directory (os error 20); free the disk or its permissions, or name another folder with `--store`");
 }
 
 /// A limit on the size of files makes writing fail in the middle, as a full disk does.

@@ -1,7 +1,7 @@
 //! What people see while a pipeline runs: bars on a terminal, plain lines elsewhere.
 
 use std::collections::HashMap;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,8 @@ use crate::stage::Progress;
 
 /// Without a terminal, how long a stage may be silent about its progress.
 const SILENCE: Duration = Duration::from_secs(15);
+/// Of a pipeline with more stages, those that do not run are counted at the end, not listed.
+const MOST_LISTED: usize = 40;
 
 /// Prints what happens on the standard error.
 pub(super) struct Console {
@@ -22,6 +24,8 @@ pub(super) struct Console {
     color: bool,
     /// Width of the names of stages.
     width: usize,
+    /// Whether stages that do not run are listed.
+    lists_all: bool,
     stages: Mutex<HashMap<String, Shown>>,
 }
 
@@ -34,11 +38,13 @@ struct Shown {
 
 impl Console {
     pub fn new<'n>(stages: impl Iterator<Item = &'n str>, style: Style) -> Self {
+        let names: Vec<&str> = stages.collect();
         Console {
             bars: MultiProgress::new(),
             terminal: std::io::stderr().is_terminal(),
             color: style.stderr,
-            width: stages.map(str::len).max().unwrap_or(0),
+            width: names.iter().map(|name| name.len()).max().unwrap_or(0),
+            lists_all: names.len() <= MOST_LISTED,
             stages: Mutex::new(HashMap::new()),
         }
     }
@@ -51,7 +57,8 @@ impl Console {
             // Above the bars.
             let _ = self.bars.println(line);
         } else {
-            eprintln!("{line}");
+            // In one piece: the standard error has no buffer.
+            let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
         }
     }
 
@@ -106,13 +113,16 @@ impl Console {
         let summary = record.outcome.as_ref().map(|o| o.summary.as_str()).unwrap_or_default();
         let took = record.seconds.map(seconds).unwrap_or_default();
         match record.status {
-            StageStatus::Cached => self.line(stage, Tone::Dim, "cached", summary),
             StageStatus::Fetched => self.line(stage, Tone::Good, "fetched", summary),
+            StageStatus::Cached if self.lists_all => self.line(stage, Tone::Dim, "cached", summary),
+            StageStatus::Frozen => {
+                self.line(stage, Tone::Warn, "frozen", &format!("used although {}", record.reasons.join("; ")));
+            }
             StageStatus::Done => self.line(stage, Tone::Good, "done", format!("in {took}  {summary}").trim_end()),
             StageStatus::Failed => self.line(stage, Tone::Bad, "failed", record.error.as_deref().unwrap_or_default()),
             StageStatus::Interrupted => self.line(stage, Tone::Warn, "interrupted", ""),
-            StageStatus::Skipped => self.line(stage, Tone::Dim, "skipped", ""),
-            StageStatus::Waiting | StageStatus::Running => {}
+            StageStatus::Skipped if self.lists_all => self.line(stage, Tone::Dim, "skipped", ""),
+            StageStatus::Cached | StageStatus::Skipped | StageStatus::Waiting | StageStatus::Running => {}
         }
         for warning in record.outcome.iter().flat_map(|o| &o.warnings) {
             self.line(stage, Tone::Warn, "warning", warning);

@@ -3,6 +3,8 @@
 mod console;
 mod diff;
 mod encode;
+mod gc;
+mod graph;
 mod place;
 mod plan;
 mod print;
@@ -15,6 +17,7 @@ mod schema;
 mod show;
 mod stages;
 mod tag;
+mod verify;
 
 use std::io;
 use std::path::PathBuf;
@@ -73,6 +76,10 @@ enum Command {
     Push(remote::Push),
     /// Fetch the results of a pipeline that its remote has, without computing any
     Fetch(remote::Fetch),
+    /// Read the whole store, and put aside what is damaged
+    Verify(verify::Verify),
+    /// Remove from the store what is no longer needed
+    Gc(gc::Gc),
     /// List the kinds of stage, or explain one
     Stages(stages::Stages),
     /// Print the JSON Schemas that editors complete and check pipelines with
@@ -131,6 +138,8 @@ pub fn main() -> ExitCode {
         Command::Reproduce(command) => command.call(global, style),
         Command::Push(command) => command.call(global, style),
         Command::Fetch(command) => command.call(global, style),
+        Command::Verify(command) => command.call(global, style),
+        Command::Gc(command) => command.call(global, style),
         Command::Stages(command) => command.call(global),
         Command::Schema(command) => command.call(),
         Command::Encode(command) => command.call(global),

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 
 use super::{Failure, Global};
 use crate::run::Runs;
+use crate::store::Store;
 
 /// The folders that a command works with.
 pub(super) struct Place {
@@ -32,6 +33,15 @@ impl Place {
             store: global.store.clone().unwrap_or_else(|| project.join(".retune")),
             runs: global.runs.clone().unwrap_or_else(|| project.join("runs")),
         }
+    }
+
+    /// The store, which must be there.
+    pub fn existing_store(&self) -> Result<Store, Failure> {
+        if !self.store.join("format").is_file() {
+            let hint = "`retune run PIPELINE` makes one, and `--store` names another folder";
+            return Err(Failure::Call(anyhow!("there is no store at `{}`; {hint}", self.store.display())));
+        }
+        Store::open(&self.store).map_err(|e| Failure::Call(e.into()))
     }
 
     /// The runs that are there.

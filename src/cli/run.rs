@@ -29,12 +29,21 @@ pub(super) struct Selected {
     /// Set a value, for example `stages.tuned.with.lr=5e-5` or `params.seed=1`; may be repeated
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub set: Vec<String>,
-    /// Run this stage even when it is cached; may be repeated
+    /// Run this stage even when it is cached or frozen; may be repeated
     #[arg(long, value_name = "STAGE")]
     pub force: Vec<String>,
+    /// Run this stage and all that come after it even when they are cached, and the rest as always; may be repeated
+    #[arg(long, value_name = "STAGE")]
+    pub from: Vec<String>,
+    /// Stop at this stage: look at it and at what it needs, and at nothing else; may be repeated
+    #[arg(long, value_name = "STAGE", conflicts_with = "only")]
+    pub until: Vec<String>,
     /// Run this stage alone, with what it needs from the store; may be repeated
     #[arg(long, value_name = "STAGE")]
     pub only: Vec<String>,
+    /// Stages that run side by side [default: one a processor]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
 }
 
 /// Runs a pipeline.
@@ -42,9 +51,6 @@ pub(super) struct Selected {
 pub(super) struct Run {
     #[command(flatten)]
     selected: Selected,
-    /// Stages that run side by side [default: one a processor]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    jobs: Option<u16>,
     #[command(flatten)]
     sharing: Sharing,
 }
@@ -58,8 +64,15 @@ impl Selected {
     }
 
     /// What is asked besides.
-    pub fn options(&self, jobs: usize) -> Options {
-        Options { force: self.force.iter().cloned().collect(), only: self.only.iter().cloned().collect(), jobs }
+    pub fn options(&self) -> Options {
+        let set = |names: &[String]| names.iter().cloned().collect();
+        Options {
+            force: set(&self.force),
+            from: set(&self.from),
+            only: set(&self.only),
+            until: set(&self.until),
+            jobs: self.jobs.unwrap_or(0).into(),
+        }
     }
 }
 
@@ -69,11 +82,13 @@ impl Run {
         let place = Place::of_pipeline(global, &self.selected.file)?;
         let store = Store::open(&place.store).map_err(|e| Failure::Call(e.into()))?;
         let remote = self.sharing.remote(&pipeline)?;
-        let options = self.selected.options(self.jobs.unwrap_or(0).into());
-        let engine = Engine::prepare(&pipeline, &store, cache::folder(), options).map_err(|e| Failure::Call(e.into()))?;
-        let engine = engine.sharing(remote.as_ref());
+        // git looks at its work tree meanwhile.
+        let base = pipeline.base.clone();
+        let git = std::thread::spawn(move || Git::of(&base));
+        let engine = Engine::prepare(&pipeline, &store, cache::folder(), self.selected.options());
+        let engine = engine.map_err(|e| Failure::Call(e.into()))?.sharing(remote.as_ref());
         engine.check_only().map_err(|e| Failure::Call(e.into()))?;
-        let record = self.record(&pipeline).based(&place.runs, &pipeline.base);
+        let record = self.record(&pipeline, git.join().ok().flatten()).based(&place.runs, &pipeline.base);
         let recorder = Recorder::create(&place.runs, record, &pipeline.resolved()).map_err(|e| Failure::Call(e.into()))?;
         let cancel = cancel_on_signal();
         let console = Console::new(pipeline.stages.iter().map(|n| n.id.as_str()), style);
@@ -100,7 +115,7 @@ impl Run {
     }
 
     /// The record of a run that has not begun.
-    fn record(&self, pipeline: &Pipeline) -> RunRecord {
+    fn record(&self, pipeline: &Pipeline, git: Option<Git>) -> RunRecord {
         let stage = |node: &pipeline::Node| {
             let stage = StageRecord { uses: node.kind.name.to_owned(), ..StageRecord::default() };
             (node.id.clone(), stage)
@@ -121,7 +136,7 @@ impl Run {
                 retune: env!("CARGO_PKG_VERSION").to_owned(),
                 onnx_runtime: library::identity(&cache::folder()).unwrap_or_default(),
                 host: Host::here(),
-                git: Git::of(&pipeline.base),
+                git,
             },
             stages: pipeline.stages.iter().map(stage).collect::<IndexMap<_, _>>(),
         }
@@ -140,17 +155,11 @@ fn report(record: &RunRecord, folder: &str, style: Style) -> String {
     let mut text = print::tables(record);
     let count = |status| record.count(status);
     let (done, cached) = (count(StageStatus::Done), count(StageStatus::Cached));
-    let (failed, skipped) = (count(StageStatus::Failed), count(StageStatus::Skipped));
     let mut parts = vec![format!("{done} run"), format!("{cached} cached")];
-    let fetched = count(StageStatus::Fetched);
-    if fetched > 0 {
-        parts.push(format!("{fetched} fetched"));
-    }
-    if failed > 0 {
-        parts.push(format!("{failed} failed"));
-    }
-    if skipped > 0 {
-        parts.push(format!("{skipped} skipped"));
+    for status in [StageStatus::Fetched, StageStatus::Frozen, StageStatus::Failed, StageStatus::Skipped] {
+        if count(status) > 0 {
+            parts.push(format!("{} {}", count(status), status.name()));
+        }
     }
     let status = print::status(record.status, style.stdout);
     let took = seconds(record.seconds.unwrap_or_default());

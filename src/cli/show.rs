@@ -68,7 +68,7 @@ fn row(id: &str, stage: &StageRecord, color: bool) -> Vec<String> {
         StageStatus::Done | StageStatus::Fetched => Tone::Good,
         StageStatus::Failed => Tone::Bad,
         StageStatus::Interrupted | StageStatus::Running => Tone::Warn,
-        StageStatus::Cached | StageStatus::Skipped | StageStatus::Waiting => Tone::Dim,
+        StageStatus::Cached | StageStatus::Frozen | StageStatus::Skipped | StageStatus::Waiting => Tone::Dim,
     };
     vec![
         id.to_owned(),

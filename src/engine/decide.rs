@@ -10,7 +10,15 @@ use crate::store::{Digest, Fingerprint, StageResult};
 /// What is to be done with a stage whose inputs are known.
 pub(super) enum Decision {
     Cached(Box<StageResult>),
-    Run { fingerprint: Fingerprint, reasons: Vec<Reason> },
+    /// Its last result is used although it would run, for these reasons.
+    Frozen {
+        result: Box<StageResult>,
+        reasons: Vec<Reason>,
+    },
+    Run {
+        fingerprint: Fingerprint,
+        reasons: Vec<Reason>,
+    },
 }
 
 impl Engine<'_> {
@@ -36,28 +44,50 @@ impl Engine<'_> {
     pub(super) fn decide(&self, index: usize, inputs: BTreeMap<String, Digest>) -> Decision {
         let node = &self.pipeline.stages[index];
         let fingerprint = self.fingerprint(index, inputs);
-        if self.options.force.contains(&node.id) {
-            return Decision::Run { fingerprint, reasons: vec![Reason::Forced] };
+        if let Some(reason) = self.selection.forced.get(&index) {
+            return Decision::Run { fingerprint, reasons: vec![reason.clone()] };
+        }
+        if let Some(result) = self.frozen(node) {
+            let result = Box::new(result);
+            let reasons = self.changes(node, &result.fingerprint, &fingerprint);
+            return if reasons.is_empty() { Decision::Cached(result) } else { Decision::Frozen { result, reasons } };
         }
         if let Some(result) = self.store.result(&fingerprint.key()) {
             return Decision::Cached(Box::new(result));
+        }
+        let damaged = self.store.damage(&fingerprint.key());
+        if !damaged.is_empty() {
+            let objects = damaged.iter().map(|object| object.short().to_owned()).collect();
+            return Decision::Run { fingerprint, reasons: vec![Reason::Damaged { objects }] };
         }
         let reasons = self.reasons(node, &fingerprint);
         Decision::Run { fingerprint, reasons }
     }
 
+    /// What a frozen stage yielded the last time.
+    pub(super) fn frozen(&self, node: &Node) -> Option<StageResult> {
+        let last = self.last.0.get(&node.id).filter(|_| node.freeze)?;
+        self.store.result(&last.key())
+    }
+
     /// Why a stage that is not cached runs.
     pub(super) fn reasons(&self, node: &Node, fingerprint: &Fingerprint) -> Vec<Reason> {
         let Some(last) = self.last.0.get(&node.id) else { return vec![Reason::New] };
-        let changes = Change::between(last, fingerprint);
-        if changes.is_empty() {
-            return vec![Reason::Lost];
-        }
+        let reasons = self.changes(node, last, fingerprint);
+        if reasons.is_empty() { vec![Reason::Lost] } else { reasons }
+    }
+
+    /// What differs between what went into a stage the last time and now.
+    fn changes(&self, node: &Node, last: &Fingerprint, now: &Fingerprint) -> Vec<Reason> {
         let feeds = self.feeds(node);
-        let from = |change: &Change| match change {
-            Change::Input { port } => feeds.get(port.as_str()).map(|stage| (*stage).to_owned()),
-            _ => None,
+        let reason = |change: Change| match &change {
+            Change::Input { port } => {
+                let from = feeds.get(port.as_str()).map(|stage| (*stage).to_owned());
+                let rows = self.rows(node, port, last.inputs.get(port), now.inputs.get(port));
+                Reason::Changed { change, from, rows }
+            }
+            _ => Reason::Changed { change, from: None, rows: None },
         };
-        changes.into_iter().map(|change| Reason::Changed { from: from(&change), change }).collect()
+        Change::between(last, now).into_iter().map(reason).collect()
     }
 }

@@ -8,75 +8,90 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
 use jiff::Timestamp;
+use serde_json::json;
 
-use super::decide::Decision;
 use super::memory::Peak;
+use super::mend::explained;
 use super::reporter::StageReporter;
-use super::{Engine, Event, Observer};
+use super::{Engine, Event, Observer, Reason};
 use crate::cancel::{Cancel, Cancelled};
+use crate::pipeline::Edge;
 use crate::run::{Recorder, StageStatus};
 use crate::stage::{Context, Outcome};
-use crate::store::{Artifact, Fingerprint, StageResult};
+use crate::store::{Artifact, Digest, Fingerprint, StageResult};
 
 /// What a job needs besides the engine.
+#[derive(Clone, Copy)]
 pub(super) struct Surrounded<'a> {
     pub recorder: &'a Recorder,
     pub observer: &'a dyn Observer,
     pub cancel: &'a Cancel,
 }
 
-/// The outputs of a stage: what is in the store, and where the run has it.
-#[derive(Debug, Clone)]
-pub(super) struct Yielded(pub BTreeMap<String, (Artifact, PathBuf)>);
+/// What a job tells the scheduler, and has from it.
+pub(super) struct Worker<'a> {
+    /// Starts watching the memory.
+    pub peak: &'a dyn Fn() -> Peak,
+    /// Called when the stage has computed: what is left is waiting for the disk, beside which another stage may compute.
+    pub computed: &'a dyn Fn(),
+}
+
+/// Port → artifact, and where the run has it.
+pub(super) type Placed = BTreeMap<String, (Artifact, PathBuf)>;
+
+/// A stage that has to be computed.
+pub(super) struct Due {
+    pub index: usize,
+    pub fingerprint: Fingerprint,
+    pub reasons: Vec<Reason>,
+    pub inputs: Placed,
+}
+
+/// The digests of what comes in.
+pub(super) fn digests_of(inputs: &Placed) -> BTreeMap<String, Digest> {
+    inputs.iter().map(|(port, (artifact, _))| (port.clone(), artifact.digest.clone())).collect()
+}
 
 impl Engine<'_> {
-    /// Takes a stage's result from the store, or runs it. `finished` has what each stage before it yielded.
-    pub(super) fn job(
-        &self,
-        index: usize,
-        finished: &[Option<Yielded>],
-        around: &Surrounded,
-        peak: &dyn Fn() -> Peak,
-    ) -> Result<(StageStatus, StageResult, Yielded)> {
-        let node = &self.pipeline.stages[index];
-        let mut inputs = BTreeMap::new();
-        for edge in &node.inputs {
-            let found = finished[edge.from].as_ref().and_then(|y| y.0.get(&edge.output));
-            inputs.insert(edge.port.clone(), found.context("an input is missing")?.clone());
-        }
-        let digests = inputs.iter().map(|(port, (artifact, _))| (port.clone(), artifact.digest.clone())).collect();
-        let (status, result) = match self.decide(index, digests) {
-            Decision::Cached(result) => (StageStatus::Cached, *result),
-            Decision::Run { fingerprint, reasons } => {
-                let paths = inputs.into_iter().map(|(port, (_, path))| (port, path)).collect();
-                let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
-                self.compute(index, fingerprint, reasons, paths, around, peak)?
-            }
+    /// What feeds a stage; `finished` has what each stage before it yielded.
+    pub(super) fn inputs(&self, index: usize, finished: &[Option<Placed>]) -> Result<Placed> {
+        let input = |edge: &Edge| {
+            let found = finished.get(edge.from).and_then(|placed| placed.as_ref()?.get(&edge.output));
+            Ok((edge.port.clone(), found.context("an input is missing")?.clone()))
         };
-        let mut yielded = BTreeMap::new();
-        for port in &node.outputs {
-            let artifact = result.outputs.get(&port.name).with_context(|| format!("there is no output `{}`", port.name))?;
-            let target = around.recorder.artifact(&node.id, &port.file);
-            self.store.link(artifact, &target)?;
-            yielded.insert(port.name.clone(), (artifact.clone(), target));
-        }
-        Ok((status, result, Yielded(yielded)))
+        self.pipeline.stages[index].inputs.iter().map(input).collect()
     }
 
-    fn compute(
-        &self,
-        index: usize,
-        fingerprint: Fingerprint,
-        reasons: Vec<String>,
-        inputs: BTreeMap<String, PathBuf>,
-        around: &Surrounded,
-        peak: &dyn Fn() -> Peak,
-    ) -> Result<(StageStatus, StageResult)> {
+    /// Runs a stage, unless another process has meanwhile.
+    pub(super) fn job(&self, due: Due, around: &Surrounded, worker: &Worker) -> Result<(StageStatus, StageResult, Placed)> {
+        let Due { index, fingerprint, reasons, inputs } = due;
+        let sound = self.sound(index, inputs.clone(), around, worker.peak)?;
+        let fingerprint = if sound == inputs { fingerprint } else { self.fingerprint(index, digests_of(&sound)) };
+        let (status, result) = self.compute(Due { index, fingerprint, reasons, inputs: sound }, around, worker)?;
+        let placed = self.place(index, &result, around.recorder)?;
+        Ok((status, result, placed))
+    }
+
+    /// Makes a stage's outputs appear in the run's directory.
+    pub(super) fn place(&self, index: usize, result: &StageResult, recorder: &Recorder) -> Result<Placed> {
+        let node = &self.pipeline.stages[index];
+        let mut placed = BTreeMap::new();
+        for port in &node.outputs {
+            let artifact = result.outputs.get(&port.name).with_context(|| format!("there is no output `{}`", port.name))?;
+            let target = recorder.artifact(&node.id, &port.file);
+            self.store.link(artifact, &target)?;
+            placed.insert(port.name.clone(), (artifact.clone(), target));
+        }
+        Ok(placed)
+    }
+
+    pub(super) fn compute(&self, due: Due, around: &Surrounded, worker: &Worker) -> Result<(StageStatus, StageResult)> {
+        let Due { index, fingerprint, reasons, inputs } = due;
         let node = &self.pipeline.stages[index];
         let key = fingerprint.key();
         let waiting = || around.observer.event(&node.id, &Event::Waiting);
-        let _lock = self.store.lock(&key, around.cancel, &waiting)?.ok_or(Cancelled)?;
-        if !self.options.force.contains(&node.id)
+        let _lease = self.store.lease(&key, around.cancel, &waiting)?.ok_or(Cancelled)?;
+        if !self.selection.forced.contains_key(&index)
             && let Some(result) = self.store.result(&key)
         {
             return Ok((StageStatus::Cached, result));
@@ -85,31 +100,26 @@ impl Engine<'_> {
             return Ok((StageStatus::Fetched, result));
         }
         around.cancel.check()?;
-        around.recorder.update_stage(&node.id, |stage| {
-            stage.status = StageStatus::Running;
-            stage.reasons.clone_from(&reasons);
-            stage.key = Some(key);
-            stage.fingerprint = Some(fingerprint.clone());
-        })?;
+        self.put_aside(&node.id, &self.store.damage(&key), around)?;
+        let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+        around.recorder.event(Some(&node.id), json!({ "event": "stage_started", "reasons": reasons, "key": key }));
         around.recorder.log(&node.id, &format!("runs: {}", reasons.join("; ")));
         around.observer.event(&node.id, &Event::Started { reasons: &reasons });
-        let (started, peak) = (Instant::now(), peak());
+        around.recorder.update_stage(&node.id, |stage| {
+            stage.status = StageStatus::Running;
+            stage.reasons = reasons;
+            stage.key = Some(key);
+            stage.fingerprint = Some(fingerprint.clone());
+        });
+        let (started, peak) = (Instant::now(), (worker.peak)());
         let scratch = self.store.scratch()?;
-        let (outcome, written) = self.call(index, inputs, scratch.path(), around)?;
-        let mut outputs = BTreeMap::new();
-        for (port, path) in written {
-            outputs.insert(port, self.store.put(&path)?);
-        }
-        let result = StageResult {
-            fingerprint,
-            outputs,
-            outcome,
-            seconds: started.elapsed().as_secs_f64(),
-            peak_memory: peak.bytes(),
-            finished: Timestamp::now(),
-            run: around.recorder.id(),
-        };
-        self.store.keep(&result)?;
+        let inputs = inputs.into_iter().map(|(port, (_, path))| (port, path)).collect();
+        let (outcome, written) = self.call(index, inputs, scratch.path(), around).map_err(explained)?;
+        let (seconds, peak_memory) = (started.elapsed().as_secs_f64(), peak.bytes());
+        (worker.computed)();
+        let (finished, run) = (Timestamp::now(), around.recorder.id());
+        let result = |outputs| StageResult { fingerprint, outputs, outcome, seconds, peak_memory, finished, run };
+        let result = self.store.commit(&written, result)?;
         self.share(&result);
         Ok((StageStatus::Done, result))
     }

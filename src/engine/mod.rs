@@ -2,49 +2,51 @@
 //! meanwhile.
 
 mod decide;
+mod estimate;
 mod job;
 mod memory;
+mod mend;
 mod observer;
 mod plan;
 mod reason;
 mod reporter;
+mod rows;
 mod scheduler;
+mod selection;
 mod share;
 
+pub use estimate::Estimate;
 pub use observer::{Event, Observer};
 pub use plan::{Planned, Verdict};
 pub use reason::Reason;
+pub use selection::Options;
 pub use share::Gathered;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use rayon::prelude::*;
+
+use self::rows::Compared;
+use self::selection::Selection;
 use crate::pipeline::{Node, Pipeline};
 use crate::stage::{External, Surroundings};
 use crate::store::{Last, Remote, Store};
-
-/// What is asked of a run besides the pipeline.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// Stages that run even when they are cached.
-    pub force: BTreeSet<String>,
-    /// When not empty: the stages that may run. What they need must be cached, and nothing else is touched.
-    pub only: BTreeSet<String>,
-    /// Stages that run side by side; 0 for as many as there are processors.
-    pub jobs: usize,
-}
 
 /// A pipeline whose surroundings have been looked at, ready to be planned or run.
 pub struct Engine<'a> {
     pipeline: &'a Pipeline,
     store: &'a Store,
     downloads: PathBuf,
-    options: Options,
+    selection: Selection,
+    /// Stages that run side by side.
+    jobs: usize,
     /// Of each stage, in the order of the pipeline.
     externals: Vec<Vec<External>>,
     last: Last,
     /// What shares results with others.
     remote: Option<&'a Remote>,
+    compared: Compared,
 }
 
 /// What prevents a pipeline from being run, of each stage concerned.
@@ -61,43 +63,39 @@ impl<'a> Engine<'a> {
         let digests = store.file_digests();
         let digest_file = |path: &std::path::Path| digests.digest(path);
         let surroundings = Surroundings { base: &pipeline.base, downloads: &downloads, digest_file: &digest_file };
-        let (mut externals, mut errors) = (Vec::new(), Vec::new());
-        let mut options = options;
-        for names in [&mut options.force, &mut options.only] {
-            match stages(pipeline, names) {
-                Ok(found) => *names = found,
-                Err(unknown) => errors.extend(unknown),
-            }
-        }
-        for node in &pipeline.stages {
-            match node.configured.stage.externals(&surroundings) {
+        let mut errors = Vec::new();
+        let selection = Selection::of(pipeline, &options).map_err(|unknown| errors.extend(unknown)).ok();
+        let found: Vec<_> = pipeline.stages.par_iter().map(|node| node.configured.stage.externals(&surroundings)).collect();
+        let mut externals = Vec::new();
+        for (node, found) in pipeline.stages.iter().zip(found) {
+            match found {
                 Ok(found) => externals.push(found),
                 Err(e) => errors.push(format!("stage `{}`: {e:#}", node.id)),
             }
         }
         // What was read to find out what changed need not be read again, whatever becomes of this run.
         errors.extend(store.keep_file_digests(&digests).err().map(|e| e.to_string()));
-        if !errors.is_empty() {
-            return Err(PrepareError(errors));
-        }
+        let (Some(selection), true) = (selection, errors.is_empty()) else { return Err(PrepareError(errors)) };
         let last = store.last(&pipeline.name);
-        Ok(Engine { pipeline, store, downloads, options, externals, last, remote: None })
+        let jobs = if options.jobs > 0 { options.jobs } else { std::thread::available_parallelism().map_or(1, usize::from) };
+        let compared = Compared::default();
+        let engine = Engine { pipeline, store, downloads, selection, jobs, externals, last, compared, remote: None };
+        engine.check_frozen()?;
+        Ok(engine)
     }
 
-    /// Whether `options.only` leaves this stage out, neither running it nor needing it.
-    fn left_out(&self) -> Vec<bool> {
-        let stages = &self.pipeline.stages;
-        if self.options.only.is_empty() {
-            return vec![false; stages.len()];
-        }
-        let mut out: Vec<bool> = stages.iter().map(|n| !self.options.only.contains(&n.id)).collect();
-        // Later stages first: what a stage needs comes before it.
-        for index in (0..stages.len()).rev() {
-            if !out[index] {
-                stages[index].inputs.iter().for_each(|edge| out[edge.from] = false);
-            }
-        }
-        out
+    /// A frozen stage without an earlier result cannot yield anything.
+    fn check_frozen(&self) -> Result<(), PrepareError> {
+        let stages = self.pipeline.stages.iter().enumerate();
+        let needed = stages.filter(|(index, node)| {
+            node.freeze && !self.selection.left_out[*index] && !self.selection.forced.contains_key(index)
+        });
+        let missing = needed.filter(|(_, node)| self.frozen(node).is_none()).map(|(_, node)| {
+            let id = &node.id;
+            format!("stage `{id}` is frozen, but the store has no earlier result of it; run it once with `--force '{id}'`")
+        });
+        let missing: Vec<String> = missing.collect();
+        if missing.is_empty() { Ok(()) } else { Err(PrepareError(missing)) }
     }
 
     /// The parameters that count for the key.
@@ -113,19 +111,4 @@ impl<'a> Engine<'a> {
     fn feeds<'n>(&'n self, node: &'n Node) -> BTreeMap<&'n str, &'n str> {
         node.inputs.iter().map(|edge| (edge.port.as_str(), self.pipeline.stages[edge.from].id.as_str())).collect()
     }
-}
-
-/// The stages that `names` name: each itself, or all those of a definition.
-fn stages(pipeline: &Pipeline, names: &BTreeSet<String>) -> Result<BTreeSet<String>, Vec<String>> {
-    let (mut found, mut unknown) = (BTreeSet::new(), Vec::new());
-    for name in names {
-        let belongs = |id: &str| id == name || id.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('/'));
-        let before = found.len();
-        found.extend(pipeline.stages.iter().filter(|n| belongs(&n.id)).map(|n| n.id.clone()));
-        if found.len() == before && !found.contains(name) {
-            let known = pipeline.stages.iter().map(|n| format!("`{}`", n.id)).collect::<Vec<_>>().join(", ");
-            unknown.push(format!("there is no stage `{name}`; the pipeline has {known}"));
-        }
-    }
-    if unknown.is_empty() { Ok(found) } else { Err(unknown) }
 }

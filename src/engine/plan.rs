@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::decide::Decision;
 use super::{Engine, Reason};
@@ -16,10 +16,25 @@ pub struct Planned {
     /// The kind of stage.
     pub uses: String,
     pub verdict: Verdict,
+    #[serde(serialize_with = "said")]
     pub reasons: Vec<Reason>,
     /// How long it took when it was computed, in seconds, when it is cached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
+    /// How long it will take if it runs, in seconds, from earlier results; see [`Engine::estimate`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<f64>,
+}
+
+/// Each reason with its words.
+fn said<S: Serializer>(reasons: &[Reason], serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Said<'a> {
+        #[serde(flatten)]
+        reason: &'a Reason,
+        words: String,
+    }
+    serializer.collect_seq(reasons.iter().map(|reason| Said { reason, words: reason.to_string() }))
 }
 
 /// What would happen to a stage.
@@ -32,7 +47,9 @@ pub enum Verdict {
     Runs,
     /// It runs unless what feeds it yields the same bytes as before.
     Depends,
-    /// `--only` leaves it out.
+    /// Its last result is used whatever changed, as the pipeline says.
+    Frozen,
+    /// `--only` or `--until` leaves it out.
     Skipped,
 }
 
@@ -42,6 +59,7 @@ impl Verdict {
             Verdict::Cached => "cached",
             Verdict::Runs => "runs",
             Verdict::Depends => "depends",
+            Verdict::Frozen => "frozen",
             Verdict::Skipped => "skipped",
         }
     }
@@ -53,12 +71,11 @@ type Known = Option<BTreeMap<String, Artifact>>;
 impl Engine<'_> {
     /// What a run would do now, in the order of the pipeline.
     pub fn plan(&self) -> Vec<Planned> {
-        let left_out = self.left_out();
         let mut known: Vec<Known> = Vec::new();
         let mut planned = Vec::new();
-        for (index, out) in left_out.into_iter().enumerate() {
+        for (index, out) in self.selection.left_out.iter().enumerate() {
             let (plan, outputs) =
-                if out { (self.planned(index, Verdict::Skipped, Vec::new()), None) } else { self.plan_stage(index, &known) };
+                if *out { (self.planned(index, Verdict::Skipped, Vec::new()), None) } else { self.plan_stage(index, &known) };
             planned.push(plan);
             known.push(outputs);
         }
@@ -67,7 +84,7 @@ impl Engine<'_> {
 
     fn planned(&self, index: usize, verdict: Verdict, reasons: Vec<Reason>) -> Planned {
         let node = &self.pipeline.stages[index];
-        Planned { stage: node.id.clone(), uses: node.kind.name.to_owned(), verdict, reasons, seconds: None }
+        Planned { stage: node.id.clone(), uses: node.kind.name.to_owned(), verdict, reasons, seconds: None, estimate: None }
     }
 
     fn plan_stage(&self, index: usize, known: &[Known]) -> (Planned, Known) {
@@ -85,16 +102,16 @@ impl Engine<'_> {
             }
         }
         if upstream.is_empty() {
-            return match self.decide(index, inputs) {
-                Decision::Cached(result) => {
-                    let planned = self.planned(index, Verdict::Cached, Vec::new());
-                    (Planned { seconds: Some(result.seconds), ..planned }, Some(result.outputs))
-                }
-                Decision::Run { reasons, .. } => (self.planned(index, Verdict::Runs, reasons), None),
+            let (verdict, reasons, result) = match self.decide(index, inputs) {
+                Decision::Cached(result) => (Verdict::Cached, Vec::new(), result),
+                Decision::Frozen { result, reasons } => (Verdict::Frozen, reasons, result),
+                Decision::Run { reasons, .. } => return (self.planned(index, Verdict::Runs, reasons), None),
             };
+            let planned = self.planned(index, verdict, reasons);
+            return (Planned { seconds: Some(result.seconds), ..planned }, Some(result.outputs));
         }
-        if self.options.force.contains(&node.id) {
-            return (self.planned(index, Verdict::Runs, vec![Reason::Forced]), None);
+        if let Some(reason) = self.selection.forced.get(&index) {
+            return (self.planned(index, Verdict::Runs, vec![reason.clone()]), None);
         }
         // What is known already says whether it runs in any case; the unknown inputs do not count as changes.
         let unknown = |reason: &Reason| match reason {
@@ -104,8 +121,13 @@ impl Engine<'_> {
         };
         let mut reasons = self.reasons(node, &self.fingerprint(index, inputs.clone()));
         reasons.retain(|reason| !unknown(reason));
-        let verdict = if reasons.is_empty() { Verdict::Depends } else { Verdict::Runs };
+        let frozen = self.frozen(node);
+        let verdict = match () {
+            () if frozen.is_some() => Verdict::Frozen,
+            () if reasons.is_empty() => Verdict::Depends,
+            () => Verdict::Runs,
+        };
         reasons.extend(upstream);
-        (self.planned(index, verdict, reasons), None)
+        (self.planned(index, verdict, reasons), frozen.map(|result| result.outputs))
     }
 }

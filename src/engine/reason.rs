@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::rows::Rows;
 use crate::run::Change;
 
 /// Why a stage runs.
@@ -12,6 +13,8 @@ use crate::run::Change;
 pub enum Reason {
     /// It was asked to, with `--force`.
     Forced,
+    /// It is this stage or comes after it, with `--from`.
+    From { stage: String },
     /// It never ran to its end in this store.
     New,
     /// Something that goes into it is not what it was the last time.
@@ -21,9 +24,14 @@ pub enum Reason {
         /// The stage that feeds the input that changed.
         #[serde(skip_serializing_if = "Option::is_none")]
         from: Option<String>,
+        /// How much of that input changed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rows: Option<Rows>,
     },
     /// Nothing changed, but what it yielded is no longer in the store.
     Lost,
+    /// Nothing changed, but these objects, which it yielded, hold other bytes than they should.
+    Damaged { objects: Vec<String> },
     /// What feeds this input runs, and may yield something else.
     Upstream { port: String, stage: String },
 }
@@ -33,12 +41,18 @@ impl fmt::Display for Reason {
         match self {
             Reason::Forced => f.write_str("forced by `--force`"),
             Reason::New => f.write_str("it has no earlier result"),
-            Reason::Changed { change: Change::Input { port }, from: Some(stage) } if port == stage => {
-                write!(f, "input `{port}` changed")
+            Reason::From { stage } => write!(f, "forced by `--from {stage}`"),
+            Reason::Changed { change, from, rows } => {
+                write!(f, "{change}")?;
+                // A stage is often called as the port that it feeds.
+                let same = |stage: &String| matches!(change, Change::Input { port } if port == stage);
+                if let Some(stage) = from.as_ref().filter(|stage| !same(stage)) {
+                    write!(f, " (from `{stage}`)")?;
+                }
+                rows.as_ref().map_or(Ok(()), |rows| write!(f, ": {rows}"))
             }
-            Reason::Changed { change, from: Some(stage) } => write!(f, "{change} (from `{stage}`)"),
-            Reason::Changed { change, from: None } => write!(f, "{change}"),
-            Reason::Lost => f.write_str("its result is no longer in the store"),
+            Reason::Lost => f.write_str("its result was collected, or the store was cleared"),
+            Reason::Damaged { objects } => write!(f, "its result is damaged (object {})", objects.join(", ")),
             Reason::Upstream { port, stage } => write!(f, "input `{port}` comes from `{stage}`, which runs"),
         }
     }

@@ -31,7 +31,7 @@ impl Engine<'_> {
     /// The result of a stage that is not in the store, if the remote has it.
     pub(super) fn fetched(&self, index: usize, key: &Digest, around: &Surrounded) -> Option<StageResult> {
         let (remote, node) = (self.remote?, &self.pipeline.stages[index]);
-        if self.options.force.contains(&node.id) {
+        if self.selection.forced.contains_key(&index) {
             return None;
         }
         let warn = |line: &str| {

@@ -10,10 +10,10 @@ use super::words::did_you_mean;
 use super::yaml::{Content, Entry, Yaml};
 
 /// Stages of one pipeline.
-pub(super) const MOST_STAGES: usize = 1000;
+pub(super) const MOST_STAGES: usize = 10_000;
 /// Characters of a name or an id.
 pub(super) const LONGEST_NAME: usize = 100;
-const STAGE_KEYS: &[&str] = &["uses", "inputs", "with", "description"];
+const STAGE_KEYS: &[&str] = &["uses", "inputs", "with", "freeze", "description"];
 const MINIMAL: &str = "a minimal pipeline is\n\nstages:\n  base:\n    uses: model\n    with: { source: all-MiniLM-L6-v2 }";
 
 /// The file as it is written.
@@ -45,6 +45,8 @@ pub(super) struct Stage<'a> {
     pub inputs: Vec<Edge<'a>>,
     /// The key `with`, if there is one, and its value.
     pub with: Option<(Span, &'a Yaml)>,
+    /// Its last result is used, whatever changed.
+    pub freeze: bool,
 }
 
 /// `port: source`: an input of a stage, or an output of a definition.
@@ -236,6 +238,7 @@ fn stage<'a>(entry: &'a Entry, problems: &mut Problems) -> Stage<'a> {
             mapping(&e.value, "`with`", e.key_span, problems);
             (e.key_span, &e.value)
         }),
+        freeze: value("freeze").is_some_and(|v| flag(v, "freeze", problems)),
     }
 }
 
@@ -314,6 +317,15 @@ pub(super) fn text<'a>(value: &'a Yaml, what: &str, problems: &mut Problems) -> 
             None
         }
     }
+}
+
+fn flag(value: &Yaml, what: &str, problems: &mut Problems) -> bool {
+    let Content::Scalar { value: Value::Bool(flag), .. } = value.content else {
+        let message = format!("`{what}` must be `true` or `false`, not {}", value.describe());
+        problems.push(Problem::at(value.span, message).help(None));
+        return false;
+    };
+    flag
 }
 
 pub(super) fn id(id: &str, span: Span, what: &str, problems: &mut Problems) {

@@ -96,6 +96,7 @@ impl<'a> Expander<'a> {
     fn scope(&mut self, stages: &'a [Stage<'a>], file: Option<usize>, scope: Scope<'a>, problems: &mut Problems) -> usize {
         let outer = scope.user.and_then(|(user, _)| self.expanded.members.get(user));
         let prefix = outer.map(|member| format!("{}/", member.stage.id)).unwrap_or_default();
+        let is_frozen = outer.is_some_and(|member| member.stage.freeze);
         let (number, used) = (self.expanded.scopes.len(), scope.used.clone());
         self.expanded.scopes.push(scope);
         for stage in stages {
@@ -114,7 +115,7 @@ impl<'a> Expander<'a> {
                 problems.push(Problem::at(stage.id_span, message).help("shorten one of its parts".to_owned()));
             }
             self.expanded.members.push(Member {
-                stage: Stage { id, ..stage.clone() },
+                stage: Stage { id, freeze: stage.freeze || is_frozen, ..stage.clone() },
                 scope: number,
                 body: Body::Unknown,
                 outputs: None,

@@ -29,6 +29,7 @@ pub use document::Variable;
 pub use overrides::Override;
 pub use problem::{PipelineError, Place, Problem, Report};
 pub use schema::schemas;
+pub(crate) use words::did_you_mean;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -75,6 +76,8 @@ pub struct Node {
     /// In the order of the kind's ports, or of the file where the user declares them.
     pub inputs: Vec<Edge>,
     pub outputs: Vec<Output>,
+    /// Its last result is used, whatever changed.
+    pub freeze: bool,
 }
 
 /// An edge: an output of one stage that is an input of another.
@@ -151,9 +154,9 @@ fn build(text: &str, file: &Path, overrides: &[Override], environment: Environme
         for edge in &mut inputs {
             edge.from = *position.get(edge.from)?;
         }
-        let (id, description) = (member.stage.id, member.stage.description);
+        let (id, description, freeze) = (member.stage.id, member.stage.description, member.stage.freeze);
         let outputs = member.outputs?;
-        nodes.insert(*position.get(nodes.len())?, Node { id, description, kind, configured, inputs, outputs });
+        nodes.insert(*position.get(nodes.len())?, Node { id, description, kind, configured, inputs, outputs, freeze });
     }
     Some(Pipeline {
         name: document.name.unwrap_or_else(|| name_of(file)),

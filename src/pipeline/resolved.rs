@@ -35,6 +35,9 @@ impl Pipeline {
                 lines.push("    inputs:".into());
             }
             self.inputs(stage, &mut lines);
+            if stage.freeze {
+                lines.push("    freeze: true".into());
+            }
             if let Value::Object(with) = &stage.configured.parameters
                 && !with.is_empty()
             {

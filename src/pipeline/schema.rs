@@ -128,7 +128,7 @@ fn stages() -> Value {
         "description": "The stages by name. They run in the order that their inputs ask for.",
         "type": "object",
         "minProperties": 1,
-        "maxProperties": 1000,
+        "maxProperties": 10000,
         "propertyNames": { "pattern": STAGE, "maxLength": 100 },
         "additionalProperties": { "$ref": "#/$defs/stage" }
     })
@@ -239,6 +239,11 @@ fn stage() -> Value {
                 "additionalProperties": sources()
             },
             "with": { "description": "The parameters of the stage.", "type": "object" },
+            "freeze": {
+                "description": "Use its last result whatever changed since, until `--force` computes it again.",
+                "type": "boolean",
+                "default": false
+            },
             "description": { "description": "What the stage is for.", "type": "string" }
         },
         "allOf": choice.collect::<Vec<_>>()

@@ -52,14 +52,12 @@ pub struct Git {
 impl Git {
     /// Of the work tree that `folder` lies in; `None` when it lies in none, or git is not installed.
     pub fn of(folder: &Path) -> Option<Self> {
-        let git = |arguments: &[&str]| {
-            let output =
-                Command::new("git").arg("-C").arg(folder).args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).output();
-            let output = output.ok().filter(|o| o.status.success())?;
-            String::from_utf8(output.stdout).ok()
-        };
-        let commit = git(&["rev-parse", "HEAD"])?.trim().to_owned();
-        let dirty = !git(&["status", "--porcelain", "--untracked-files=no"])?.trim().is_empty();
-        Some(Git { commit, dirty })
+        let mut git = Command::new("git");
+        git.arg("-C").arg(folder).args(["status", "--porcelain=v2", "--branch", "--untracked-files=no"]);
+        let output = git.stdin(Stdio::null()).stderr(Stdio::null()).output().ok().filter(|o| o.status.success())?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        // A work tree without a commit says `(initial)`.
+        let commit = text.lines().find_map(|line| line.strip_prefix("# branch.oid ")).filter(|id| !id.starts_with('('))?;
+        Some(Git { commit: commit.to_owned(), dirty: text.lines().any(|line| !line.starts_with('#')) })
     }
 }

@@ -21,7 +21,7 @@ pub use filter::{Condition, FilterError, Sort, choose, sort};
 pub use host::{Git, Host};
 pub use queries::{MovedQueries, MovedQuery, QueriesError, TopHit};
 pub use record::{Environment, RunRecord, RunStatus, StageRecord, StageStatus};
-pub use recorder::{Recorder, RecorderError};
+pub use recorder::{REFRESH, Recorder, RecorderError};
 pub use removal::{RemoveError, finish as finish_removals, remove};
 pub use summary::Summary;
 pub use tags::{TagError, read as tags_of, tag, tags, untag};

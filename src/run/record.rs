@@ -84,6 +84,8 @@ pub enum StageStatus {
     Cached,
     /// Its result came from the remote.
     Fetched,
+    /// Its last result was used, whatever changed since, as the pipeline says.
+    Frozen,
     Failed,
     Interrupted,
     /// It was not asked for, or something it needs failed.
@@ -96,7 +98,7 @@ pub struct StageRecord {
     /// The kind of stage.
     pub uses: String,
     pub status: StageStatus,
-    /// Why it ran: each cause in words. Empty when it did not.
+    /// Why it ran, or would have if it were not frozen: each cause in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
     /// Everything that decides what it yields; known once its inputs are.
@@ -161,6 +163,7 @@ impl StageStatus {
             StageStatus::Done => "done",
             StageStatus::Cached => "cached",
             StageStatus::Fetched => "fetched",
+            StageStatus::Frozen => "frozen",
             StageStatus::Failed => "failed",
             StageStatus::Interrupted => "interrupted",
             StageStatus::Skipped => "skipped",

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! runs/20261124-101500-tech-docs-7f3a/
-//!   run.json              the record, whole at every instant
+//!   run.json              the record: whole at every instant, at most a moment old while the run goes on
 //!   pipeline.lock.yaml    the pipeline with everything resolved
 //!   events.jsonl          what happened, a line each
 //!   logs/STAGE.log
@@ -13,18 +13,28 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::record::{RunRecord, RunStatus, StageRecord};
-use crate::store::{write_atomically, write_json};
+use crate::store::{json_text, replace, write_json};
+
+/// How often `run.json` is written while the run goes on. Writing it for every stage would take longer than the stages of a large
+/// pipeline; `events.jsonl` tells every step.
+pub const REFRESH: Duration = Duration::from_millis(250);
 
 /// The directory of the run that is going on.
 pub struct Recorder {
     folder: PathBuf,
     record: Mutex<RunRecord>,
+    /// Whether the record is not what `run.json` holds.
+    stale: AtomicBool,
+    /// When `run.json` was written.
+    written: Mutex<Instant>,
     events: Mutex<File>,
     /// Locked while the process lives: a run that says `running` without it was killed.
     _alive: File,
@@ -52,14 +62,14 @@ impl Recorder {
         let open = || -> io::Result<(File, File)> {
             let alive = File::create(folder.join(ALIVE))?;
             alive.lock()?;
-            write_atomically(&folder.join("pipeline.lock.yaml"), lock.as_bytes())?;
+            replace(&folder.join("pipeline.lock.yaml"), lock.as_bytes())?;
             fs::create_dir_all(folder.join("logs"))?;
+            replace(&folder.join("run.json"), &json_text(&record)?)?;
             Ok((alive, File::options().append(true).create(true).open(folder.join("events.jsonl"))?))
         };
         let (alive, events) = open().map_err(|cause| RecorderError { path: folder.clone(), cause })?;
-        let recorder = Recorder { folder, record: Mutex::new(record), events: Mutex::new(events), _alive: alive };
-        recorder.update(|_| ())?;
-        Ok(recorder)
+        let (record, events, written) = (Mutex::new(record), Mutex::new(events), Mutex::new(Instant::now()));
+        Ok(Recorder { folder, record, stale: AtomicBool::new(false), written, events, _alive: alive })
     }
 
     pub fn folder(&self) -> &Path {
@@ -75,28 +85,30 @@ impl Recorder {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the record, and `run.json` with it.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub fn update<T>(&self, change: impl FnOnce(&mut RunRecord) -> T) -> Result<T, RecorderError> {
-        let mut record = self.record();
-        let value = change(&mut record);
-        let path = self.folder.join("run.json");
-        write_json(&path, &*record).map_err(|cause| RecorderError { path: self.folder.clone(), cause })?;
-        Ok(value)
+    /// Changes what is recorded of a stage; [`Recorder::refresh`] brings it into `run.json`.
+    pub fn update_stage(&self, stage: &str, change: impl FnOnce(&mut StageRecord)) {
+        if let Some(stage) = self.record().stages.get_mut(stage) {
+            change(stage);
+            self.stale.store(true, Ordering::SeqCst);
+        }
     }
 
-    /// Changes what is recorded of a stage.
+    /// Writes `run.json` if it is no longer true and was not written within [`REFRESH`].
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn update_stage(&self, stage: &str, change: impl FnOnce(&mut StageRecord)) -> Result<(), RecorderError> {
-        self.update(|record| {
-            if let Some(stage) = record.stages.get_mut(stage) {
-                change(stage);
-            }
-        })
+    pub fn refresh(&self) -> Result<(), RecorderError> {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if written.elapsed() < REFRESH || !self.stale.swap(false, Ordering::SeqCst) {
+            return Ok(());
+        }
+        let text = json_text(&*self.record());
+        *written = Instant::now();
+        text.and_then(|text| replace(&self.folder.join("run.json"), &text)).map_err(|cause| self.fail(cause))
+    }
+
+    fn fail(&self, cause: io::Error) -> RecorderError {
+        RecorderError { path: self.folder.clone(), cause }
     }
 
     /// Appends a line to `events.jsonl`. A full disk does not end a run for an event; the results that matter are checked.
@@ -133,26 +145,27 @@ impl Recorder {
     /// # Errors
     /// A file cannot be written.
     pub fn finish(&self, status: RunStatus) -> Result<RunRecord, RecorderError> {
-        let fail = |cause| RecorderError { path: self.folder.clone(), cause };
         let metrics = self.record().metrics();
-        write_json(&self.folder.join("metrics.json"), &metrics).map_err(fail)?;
-        let mut csv = csv::Writer::from_writer(Vec::new());
-        let rows = || -> csv::Result<()> {
+        let rows = || -> csv::Result<Vec<u8>> {
+            let mut csv = csv::Writer::from_writer(Vec::new());
             csv.write_record(["metric", "value"])?;
             metrics.iter().try_for_each(|(name, value)| csv.write_record([name.as_str(), &value.to_string()]))?;
             csv.flush()?;
-            let table = csv.into_inner().map_err(csv::IntoInnerError::into_error)?;
-            write_atomically(&self.folder.join("metrics.csv"), &table)?;
-            Ok(())
+            Ok(csv.into_inner().map_err(csv::IntoInnerError::into_error)?)
         };
-        rows().map_err(|e| fail(e.into()))?;
-        self.update(|record| {
-            let now = Timestamp::now();
-            record.status = status;
-            record.seconds = Some(now.duration_since(record.started).as_secs_f64());
-            record.finished = Some(now);
-            record.clone()
-        })
+        let files = || -> io::Result<()> {
+            replace(&self.folder.join("metrics.json"), &json_text(&metrics)?)?;
+            replace(&self.folder.join("metrics.csv"), &rows()?)
+        };
+        files().map_err(|cause| self.fail(cause))?;
+        let mut record = self.record();
+        let now = Timestamp::now();
+        record.status = status;
+        record.seconds = Some(now.duration_since(record.started).as_secs_f64());
+        record.finished = Some(now);
+        // The figures are in it too, so this is the one file that must outlive a power loss.
+        write_json(&self.folder.join("run.json"), &*record).map_err(|cause| self.fail(cause))?;
+        Ok(record.clone())
     }
 }
 

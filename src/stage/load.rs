@@ -79,9 +79,10 @@ impl Stage for Load {
 
     fn externals(&self, surroundings: &Surroundings) -> Result<Vec<External>> {
         let listing = self.list(&surroundings.path(&self.path))?;
+        let digests: Vec<_> = listing.files.par_iter().map(|file| (surroundings.digest_file)(&file.path)).collect();
         let mut externals = Vec::new();
-        for file in &listing.files {
-            let value = match (surroundings.digest_file)(&file.path) {
+        for (file, digest) in listing.files.iter().zip(digests) {
+            let value = match digest {
                 Err(_) if self.on_error == OnError::Skip => "unreadable".to_owned(),
                 digest => digest.with_context(|| format!("`{}` cannot be read", self.shown(&file.name)))?,
             };

@@ -2,12 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use rayon::prelude::*;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::write::sync_folder;
+use super::check::Condition;
+use super::seal::seal;
+use super::write::{make_folder, side_by_side, sync_folders};
 use super::{Digest, Store, StoreError};
 
 /// A stage's output, by its content.
@@ -30,16 +36,16 @@ pub enum Shape {
 
 /// A folder's list of files, in the order of their paths.
 #[derive(Debug, Serialize, Deserialize)]
-struct Listing {
-    files: Vec<Entry>,
+pub(super) struct Listing {
+    pub files: Vec<Entry>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Entry {
+pub(super) struct Entry {
     /// Below the folder, with `/` separators.
-    path: String,
-    digest: Digest,
-    size: u64,
+    pub path: String,
+    pub digest: Digest,
+    pub size: u64,
 }
 
 impl Entry {
@@ -68,22 +74,40 @@ pub(super) fn listed(artifact: &Artifact, listing: &[u8]) -> Option<Vec<(Digest,
     fine.then(|| listing.files.iter().map(|file| (file.digest.clone(), file.size)).collect())
 }
 
+/// A file on its way into the store.
+struct Incoming {
+    path: PathBuf,
+    digest: Digest,
+    size: u64,
+}
+
 impl Store {
     /// Moves the file or folder `path`, on the disk of the store, into the store.
     ///
     /// # Errors
     /// There is nothing at `path`, or the store cannot be written.
     pub fn put(&self, path: &Path) -> Result<Artifact, StoreError> {
+        let mut touched = BTreeSet::new();
+        let artifact = self.put_unflushed(path, &mut touched)?;
+        sync_folders(&touched);
+        Ok(artifact)
+    }
+
+    /// As [`Store::put`], but the folders in which objects appeared are only added to `touched`: they must be flushed before anything
+    /// names the objects.
+    pub(super) fn put_unflushed(&self, path: &Path, touched: &mut BTreeSet<PathBuf>) -> Result<Artifact, StoreError> {
         let name = || path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let kind = fs::symlink_metadata(path).map_err(|_| StoreError::NoOutput(name()))?.file_type();
         if kind.is_file() {
-            let (digest, size) = self.put_file(path)?;
-            return Ok(Artifact { digest, shape: Shape::File, size });
+            let incoming = self.incoming(path)?;
+            let artifact = Artifact { digest: incoming.digest.clone(), shape: Shape::File, size: incoming.size };
+            self.take(&[incoming], touched)?;
+            return Ok(artifact);
         }
         if !kind.is_dir() {
             return Err(StoreError::NotAFile(name()));
         }
-        let mut files = Vec::new();
+        let mut paths = Vec::new();
         for entry in walkdir::WalkDir::new(path).sort_by_file_name() {
             let entry = entry.map_err(|e| self.io(path, e.into()))?;
             if entry.file_type().is_dir() {
@@ -92,59 +116,110 @@ impl Store {
             if !entry.file_type().is_file() {
                 return Err(StoreError::NotAFile(name()));
             }
-            let below = entry.path().strip_prefix(path).unwrap_or(entry.path());
-            let parts: Option<Vec<&str>> = below.components().map(|c| c.as_os_str().to_str()).collect();
-            let below = parts.ok_or_else(|| StoreError::NotAFile(name()))?.join("/");
-            let (digest, size) = self.put_file(entry.path())?;
-            files.push(Entry { path: below, digest, size });
+            paths.push(entry.into_path());
         }
+        let mut incoming: Vec<Incoming> = paths.par_iter().map(|path| self.incoming(path)).collect::<Result<_, _>>()?;
+        let entry = |file: &Incoming| {
+            let below = file.path.strip_prefix(path).unwrap_or(&file.path);
+            let parts: Option<Vec<&str>> = below.components().map(|c| c.as_os_str().to_str()).collect();
+            let path = parts.ok_or_else(|| StoreError::NotAFile(name()))?.join("/");
+            Ok(Entry { path, digest: file.digest.clone(), size: file.size })
+        };
+        let mut files: Vec<Entry> = incoming.iter().map(entry).collect::<Result<_, StoreError>>()?;
         files.sort_by(|a, b| a.path.cmp(&b.path));
         let size = files.iter().map(|f| f.size).sum();
         let listing = serde_json::to_vec(&Listing { files }).unwrap_or_default();
         let scratch = self.scratch()?;
         let file = scratch.path().join("listing");
         fs::write(&file, listing).map_err(|e| self.io(&file, e))?;
-        let (digest, _) = self.put_file(&file)?;
+        let listing = self.incoming(&file)?;
+        let digest = listing.digest.clone();
+        incoming.push(listing);
+        self.take(&incoming, touched)?;
         Ok(Artifact { digest, shape: Shape::Folder, size })
     }
 
-    fn put_file(&self, path: &Path) -> Result<(Digest, u64), StoreError> {
+    fn incoming(&self, path: &Path) -> Result<Incoming, StoreError> {
         let (digest, size) = digest_file(path).map_err(|e| self.io(path, e))?;
-        let target = self.place("objects", &digest);
+        Ok(Incoming { path: path.to_owned(), digest, size })
+    }
+
+    /// Moves files into the store.
+    fn take(&self, files: &[Incoming], touched: &mut BTreeSet<PathBuf>) -> Result<(), StoreError> {
+        for folders in side_by_side(files, |file| self.take_file(file)) {
+            touched.extend(folders?);
+        }
+        self.verified().extend(files.iter().map(|file| file.digest.clone()));
+        Ok(())
+    }
+
+    /// Moves a file into the store; returns the folders to be flushed.
+    fn take_file(&self, file: &Incoming) -> Result<BTreeSet<PathBuf>, StoreError> {
+        let Incoming { path, digest, .. } = file;
+        let target = self.place("objects", digest);
+        self.using(digest);
         // What is there already is read again, so that computing a damaged object anew mends it.
-        if digest_file(&target).is_ok_and(|(found, _)| found == digest) {
-            return Ok((digest, size));
+        match self.read_through(digest) {
+            Condition::Whole => return Ok(BTreeSet::new()),
+            Condition::Damaged => _ = self.put_aside(&target, digest.as_str())?,
+            Condition::Missing => {}
         }
-        let folder = target.parent().unwrap_or(&self.root);
-        let put = || -> std::io::Result<()> {
-            fs::create_dir_all(folder)?;
-            File::open(path)?.sync_all()?;
-            let mut permissions = fs::metadata(path)?.permissions();
+        let put = || -> io::Result<BTreeSet<PathBuf>> {
+            let folder = target.parent().unwrap_or(&self.root);
+            let mut touched = make_folder(folder)?;
+            touched.insert(folder.to_owned());
+            let opened = File::open(path)?;
+            let mut permissions = opened.metadata()?.permissions();
             permissions.set_readonly(true);
-            fs::set_permissions(path, permissions)?;
-            fs::rename(path, &target)
+            opened.set_permissions(permissions)?;
+            // Where it cannot be marked it is read more often.
+            let _ = seal(&opened, digest);
+            opened.sync_all()?;
+            fs::rename(path, &target)?;
+            Ok(touched)
         };
-        put().map_err(|e| self.io(&target, e))?;
-        sync_folder(folder);
-        Ok((digest, size))
+        put().map_err(|e| self.io(&target, e))
     }
 
-    /// Whether every file of the artifact is there with its size.
+    /// Whether every file of the artifact is there, and none was written to since it was stored. This process may then use it.
     pub fn has(&self, artifact: &Artifact) -> bool {
-        let there = |digest: &Digest, size: u64| fs::metadata(self.place("objects", digest)).is_ok_and(|m| m.len() == size);
+        self.using(&artifact.digest);
+        self.conditions(artifact).iter().all(|(_, condition)| *condition == Condition::Whole)
+    }
+
+    /// Each object of the artifact, and how it is.
+    pub(super) fn conditions(&self, artifact: &Artifact) -> Vec<(Digest, Condition)> {
+        let look = |digest: &Digest, size: u64| (digest.clone(), self.look_at(digest, size));
         match artifact.shape {
-            Shape::File => there(&artifact.digest, artifact.size),
-            Shape::Folder => self.listing(&artifact.digest).is_ok_and(|l| l.files.iter().all(|f| there(&f.digest, f.size))),
+            Shape::File => vec![look(&artifact.digest, artifact.size)],
+            Shape::Folder => {
+                // The size of the list is not known; it is read in any case.
+                let path = self.place("objects", &artifact.digest);
+                let Ok(size) = fs::metadata(path).map(|m| m.len()) else {
+                    return vec![(artifact.digest.clone(), Condition::Missing)];
+                };
+                let list = look(&artifact.digest, size);
+                match self.listing(&artifact.digest) {
+                    Ok(listing) if list.1 == Condition::Whole => {
+                        listing.files.iter().map(|file| look(&file.digest, file.size)).chain([list]).collect()
+                    }
+                    _ => vec![list],
+                }
+            }
         }
     }
 
-    /// Makes the artifact appear at `target`: as links to the read-only objects where the file system can, else as copies.
+    /// Makes the artifact appear at `target`, in the place of what is there: as a copy that shares its blocks where the file system can
+    /// (btrfs, xfs, APFS), else as links to the read-only objects, else as copies.
     ///
     /// # Errors
     /// An object is missing, or `target` cannot be written.
     pub fn link(&self, artifact: &Artifact, target: &Path) -> Result<(), StoreError> {
         if artifact.shape == Shape::File {
             return self.link_file(&artifact.digest, target);
+        }
+        if target.exists() {
+            fs::remove_dir_all(target).map_err(|e| self.io(target, e))?;
         }
         fs::create_dir_all(target).map_err(|e| self.io(target, e))?;
         for entry in self.listing(&artifact.digest)?.files {
@@ -159,22 +234,38 @@ impl Store {
         if !object.exists() {
             return Err(self.missing(digest));
         }
-        let put = || -> std::io::Result<()> {
-            fs::create_dir_all(target.parent().unwrap_or(target))?;
-            if fs::hard_link(&object, target).is_err() {
-                fs::copy(&object, target)?;
-            }
-            Ok(())
-        };
-        put().map_err(|e| self.io(target, e))
+        fs::create_dir_all(target.parent().unwrap_or(target)).map_err(|e| self.io(target, e))?;
+        let mut done = self.appear(&object, target);
+        if done.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::AlreadyExists) {
+            done = fs::remove_file(target).and_then(|()| self.appear(&object, target));
+        }
+        done.map_err(|e| self.io(target, e))
     }
 
-    fn listing(&self, digest: &Digest) -> Result<Listing, StoreError> {
+    /// Fails with `AlreadyExists` when there is something at `target`.
+    fn appear(&self, object: &Path, target: &Path) -> io::Result<()> {
+        // A file system that cannot do it for one file cannot for the next; asking costs as much as linking.
+        if self.shared.shares_blocks.load(Ordering::Relaxed) {
+            match reflink_copy::reflink(object, target) {
+                Ok(()) => return fs::set_permissions(target, fs::metadata(object)?.permissions()),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(e),
+                Err(_) => self.shared.shares_blocks.store(false, Ordering::Relaxed),
+            }
+        }
+        match fs::hard_link(object, target) {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(e),
+            // Another disk, too many links, or a file system without them.
+            Err(_) => fs::copy(object, target).map(|_| ()),
+        }
+    }
+
+    pub(super) fn listing(&self, digest: &Digest) -> Result<Listing, StoreError> {
         let bytes = fs::read(self.place("objects", digest)).map_err(|_| self.missing(digest))?;
         serde_json::from_slice(&bytes).map_err(|_| self.missing(digest))
     }
 
-    fn missing(&self, digest: &Digest) -> StoreError {
+    pub(super) fn missing(&self, digest: &Digest) -> StoreError {
         StoreError::Missing { root: self.root.clone(), digest: digest.short().to_owned() }
     }
 }
@@ -226,6 +317,9 @@ mod tests {
         let artifact = store.put(&source).unwrap();
         assert!(store.has(&artifact));
         let object = store.place("objects", &artifact.digest);
+        let link = folder.path().join("link");
+        store.link(&artifact, &link).unwrap();
+        store.link(&artifact, &link).unwrap();
         fs::remove_file(&object).unwrap();
         assert!(!store.has(&artifact));
         assert!(store.link(&artifact, &folder.path().join("x")).unwrap_err().to_string().contains("missing or damaged"));

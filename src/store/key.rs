@@ -80,11 +80,33 @@ pub struct Fingerprint {
 impl Fingerprint {
     /// The stage's key: the digest of the fingerprint in one canonical form.
     pub fn key(&self) -> Digest {
-        // Through `Value`: it cannot fail, as every key of the maps is a text.
-        let value = serde_json::to_value(self).unwrap_or_default();
         let mut text = format!("retune stage key {KEY_FORMAT}\n");
-        canonical(&value, &mut text);
+        self.write(&mut text);
         Digest::of(text.as_bytes())
+    }
+
+    /// As [`canonical`] writes it, without a tree of a hundred thousand files in between.
+    fn write(&self, text: &mut String) {
+        text.push_str("{\"externals\":[");
+        for External { name, value } in &self.externals {
+            text.push_str("{\"name\":");
+            quoted(name, text);
+            text.push_str(",\"value\":");
+            quoted(value, text);
+            text.push_str(",},");
+        }
+        text.push_str("],\"inputs\":{");
+        for (port, digest) in &self.inputs {
+            quoted(port, text);
+            text.push(':');
+            quoted(digest.as_str(), text);
+            text.push(',');
+        }
+        text.push_str("},\"kind\":");
+        quoted(&self.kind, text);
+        text.push_str(",\"parameters\":");
+        canonical(&self.parameters, text);
+        let _ = write!(text, ",\"version\":{},}}", self.version);
     }
 }
 
@@ -96,7 +118,8 @@ fn canonical(value: &Value, text: &mut String) {
             entries.sort_by_key(|(key, _)| key.as_str());
             text.push('{');
             for (key, value) in entries {
-                let _ = write!(text, "{}:", Value::from(key.as_str()));
+                quoted(key, text);
+                text.push(':');
                 canonical(value, text);
                 text.push(',');
             }
@@ -110,10 +133,17 @@ fn canonical(value: &Value, text: &mut String) {
             }
             text.push(']');
         }
+        Value::String(string) => quoted(string, text),
         other => {
             let _ = write!(text, "{other}");
         }
     }
+}
+
+/// A text as JSON has it.
+fn quoted(string: &str, text: &mut String) {
+    // It cannot fail: every text can be written.
+    text.push_str(&serde_json::to_string(string).unwrap_or_default());
 }
 
 #[cfg(test)]
@@ -135,6 +165,18 @@ mod tests {
     #[test]
     fn the_key_is_stable() {
         insta::assert_snapshot!(fingerprint().key(), @"ee3475f94b49967db768e03d7bc036df82ba77149dbd0c90b682c840b22a84b3");
+    }
+
+    #[test]
+    fn a_fingerprint_is_written_as_its_json() {
+        let mut fingerprint = fingerprint();
+        fingerprint.parameters = json!({ "b": [1, 2.5, null, "ä\"\n"], "a": { "d": true, "c": {} } });
+        let external = |name: &str| External { name: name.into(), value: "\u{1}".into() };
+        fingerprint.externals = vec![external("file `b\\`"), external("file `a`")];
+        let (mut written, mut expected) = (String::new(), String::new());
+        fingerprint.write(&mut written);
+        canonical(&serde_json::to_value(&fingerprint).unwrap(), &mut expected);
+        assert_eq!(written, expected);
     }
 
     #[test]
