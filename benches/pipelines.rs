@@ -1,7 +1,7 @@
 //! `cargo bench --bench pipelines [-- --no-dvc]`: what the runner itself costs, beside DVC on the same machine: trivial stages for the
 //! first time and again, and planning a large pipeline.
 //!
-//! Every stage copies one small file of its own. DVC is installed into `target/bench-tools` with the system's Python.
+//! Every stage copies one small file of its own with `cp`, which a shell starts. DVC is installed into `target/bench-tools` with the system's Python.
 
 mod common;
 
@@ -68,7 +68,9 @@ impl Retune {
         inputs(folder.path(), count);
         let mut pipeline = String::from("name: bench\nstages:\n");
         for i in 0..count {
-            let _ = writeln!(pipeline, "  s{i}: {{ uses: load, with: {{ path: in/{i}.txt }} }}");
+            let run = format!("cp in/{i}.txt {{outputs.copy}}");
+            let with = format!("{{ run: \"{run}\", files: [in/{i}.txt], outputs: {{ copy: {{ file: copy.txt }} }} }}");
+            let _ = writeln!(pipeline, "  s{i}: {{ uses: command, with: {with} }}");
         }
         fs::write(folder.path().join("pipeline.yaml"), pipeline).expect("target/ can be written");
         Retune { folder }
