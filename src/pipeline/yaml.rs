@@ -13,8 +13,8 @@ use super::scalar;
 pub(super) const MOST_VALUES: usize = 100_000;
 /// How deep values may be nested, aliases expanded.
 pub(super) const DEEPEST: usize = 100;
-/// Characters of a key.
-const LONGEST_KEY: usize = 128;
+/// Characters of a key: the name of a stage with its combination, where a pipeline is written out.
+const LONGEST_KEY: usize = 512;
 
 /// A value and where it stands: a collection's span ends with its first line.
 #[derive(Debug, Clone)]
