@@ -449,7 +449,7 @@ fn hostile_definitions_are_refused() {
         .chain([("stages/d10.yaml".into(), "stages: { base: { uses: model, with: { source: x } } }".into())])
         .collect();
     let many: String = (0..40).map(|i| format!("  s{i}: {{ uses: ./half.yaml }}\n")).collect();
-    let half: String = (0..40).map(|i| format!("  s{i}: {{ uses: model, with: {{ source: x }} }}\n")).collect();
+    let half: String = (0..300).map(|i| format!("  s{i}: {{ uses: model, with: {{ source: x }} }}\n")).collect();
     let (many, half) = (format!("stages:\n{many}"), format!("stages:\n{half}"));
     let long = "a".repeat(60);
     let long = format!("stages: {{ {long}: {{ uses: model, with: {{ source: x }} }} }}");
@@ -498,7 +498,7 @@ fn hostile_definitions_are_refused() {
     stages/broken.yaml:1:4: this is not YAML: while parsing a node, did not find expected node content, used at pipelines/a.yaml:10:15
     stages/latin.yaml:1:6: `stages/latin.yaml` is not UTF-8: byte 0xE9 at offset 5, used at pipelines/a.yaml:12:15
     stages/long.yaml:1:11: the name `bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa` is longer than 100 characters, used at pipelines/a.yaml:18:73
-    stages/half.yaml:31:3: with what its definitions hold, the pipeline has more than 1000 stages, used at stages/many.yaml:25:16, used at pipelines/a.yaml:20:18
+    stages/half.yaml:41:3: with what its definitions hold, the pipeline has more than 10000 stages, used at stages/many.yaml:35:16, used at pipelines/a.yaml:20:18
     ");
 }
 
