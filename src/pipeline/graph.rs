@@ -251,12 +251,11 @@ impl<'a> Wiring<'a> {
             return None;
         }
         let outputs = self.known_outputs(from)?;
-        let output = match (port.kind, name) {
-            (None, name) => self.of_any_kind(name, outputs, from, id),
-            (Some(kind), Some(name)) => self
-                .called(name, outputs, from, id)
-                .and_then(|output| self.fitting(output, outputs, kind, port, index, id, scope)),
-            (Some(kind), None) => self.only(outputs, kind, port, index, id, scope),
+        let output = match name {
+            Some(name) => {
+                self.called(name, outputs, from, id).and_then(|output| self.fitting(output, outputs, port, index, id, scope))
+            }
+            None => self.only(outputs, port, index, id, scope),
         };
         let output = output.map_err(|words| problems.push(problem(words))).ok()?;
         let stage = Origin::Stage { member: from, selector, node: output.node, output: output.port };

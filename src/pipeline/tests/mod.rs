@@ -1,6 +1,7 @@
 //! What comes out of a pipeline that is right, and that nothing makes the reading panic.
 
 mod definitions;
+mod matrix;
 mod messages;
 
 use std::collections::HashMap;
