@@ -111,11 +111,11 @@ impl<'a> Engine<'a> {
     }
 }
 
-/// The stages that `names` name: each itself, or all those of a definition.
+/// The stages that `names` name: each itself, or all those of a definition or of a matrix.
 fn stages(pipeline: &Pipeline, names: &BTreeSet<String>) -> Result<BTreeSet<String>, Vec<String>> {
     let (mut found, mut unknown) = (BTreeSet::new(), Vec::new());
     for name in names {
-        let belongs = |id: &str| id == name || id.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('/'));
+        let belongs = |id: &str| id == name || id.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with(['/', '[']));
         let before = found.len();
         found.extend(pipeline.stages.iter().filter(|n| belongs(&n.id)).map(|n| n.id.clone()));
         if found.len() == before && !found.contains(name) {

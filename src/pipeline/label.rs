@@ -63,3 +63,43 @@ fn natural(value: &Value, position: usize) -> String {
 pub(super) fn is_plain(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '+')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    #[test]
+    fn labels_are_readable_where_they_can_be() {
+        let taken = HashSet::from(["3".to_owned()]);
+        let label = |written: Option<&str>, value: Value| of(written, &value, 7, &taken);
+        assert_eq!(label(Some("3e-5"), json!(3e-5)), "3e-5");
+        assert_eq!(label(None, json!(3e-5)), "0.00003");
+        assert_eq!(label(None, json!(null)), "null");
+        assert_eq!(label(None, json!([1])), "7");
+        assert_eq!(label(None, json!({ "name": "x", "y": 1 })), "x");
+        assert_eq!(label(None, json!({ "name": [1] })), "7");
+        insta::assert_snapshot!(label(Some("3"), json!(3)), @"3-032afbff");
+        insta::assert_snapshot!(label(Some("org/name"), json!("org/name")), @"org-name-0198bcd4");
+        insta::assert_snapshot!(label(Some("/"), json!("/")), @"400c42b4");
+    }
+
+    proptest! {
+        #[test]
+        fn a_label_can_be_a_part_of_the_name_of_a_file(text in any::<String>()) {
+            let first = of(Some(&text), &json!(text), 1, &HashSet::new());
+            let second = of(Some(&text), &json!(text), 1, &HashSet::from([first.clone()]));
+            prop_assert!(first != second);
+            for label in [first, second] {
+                prop_assert!(!label.is_empty() && label.chars().all(is_plain) && label.chars().count() <= LONGEST + 17, "{}", label);
+            }
+        }
+
+        #[test]
+        fn long_lists_are_cut_and_stay_different(a in "[a-zé=,]{100,300}", b in "[a-zé=,]{100,300}") {
+            prop_assert!(bounded(a.clone()).len() <= LONGEST_LIST);
+            prop_assert_eq!(bounded(a.clone()) == bounded(b.clone()), a == b);
+        }
+    }
+}

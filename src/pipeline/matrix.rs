@@ -72,9 +72,9 @@ fn product(axes: &[Axis]) -> Vec<Positions> {
 }
 
 /// Axes that nothing refers to would make equal stages under several names.
-pub(super) fn check_used(entry: &Entry, table: &Table, is_used: impl Fn(&str) -> bool, what: &str, problems: &mut Problems) {
+pub(super) fn check_used(entry: &Entry, table: &Table, is_used: impl Fn(&str) -> bool, stage: &str, problems: &mut Problems) {
     for axis in table.axes.iter().filter(|axis| !is_used(axis)) {
-        let message = format!("{what} does not refer to `${{matrix.{axis}}}`, so its combinations would be equal");
+        let message = format!("stage `{stage}` does not refer to `${{matrix.{axis}}}`, so its combinations would be equal");
         let help = format!("use `${{matrix.{axis}}}` in `with`, or remove the axis");
         problems.push(Problem::at(place(entry, axis), message).help(help));
     }
