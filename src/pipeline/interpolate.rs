@@ -14,8 +14,8 @@ use super::scalar;
 use super::words::{did_you_mean, nearest};
 use super::yaml::{Content, DEEPEST, Entry, MOST_VALUES, Yaml};
 
-/// Values that interpolation may make: many times those of a file, for the combinations of a matrix.
-const MOST_MADE: usize = 10 * MOST_VALUES;
+/// Values that interpolation may make: more than a file has, for the combinations of a matrix.
+const MOST_MADE: usize = 2 * MOST_VALUES;
 /// Bytes of text that interpolation may make.
 const MOST_TEXT: usize = 32 << 20;
 

@@ -461,6 +461,50 @@ stages:
 }
 
 #[test]
+fn slips_in_include_and_exclude_are_found() {
+    insta::assert_snapshot!(combinations("a: [x, y], exclude: [{ d: x }]"), @"pipelines/a.yaml:2:54: `exclude` names the axis `d`, which the matrix does not have");
+    insta::assert_snapshot!(combinations("a: [x, y], exclude: [{ a: z }]"), @"pipelines/a.yaml:2:57: `exclude` names the value `z`, which the axis `a` does not have");
+    insta::assert_snapshot!(combinations("a: [x, y], exclude: [{ a: x }, { a: x }]"), @"pipelines/a.yaml:2:64: this entry of `exclude` matches no combination that is left");
+    insta::assert_snapshot!(combinations("a: [x, y], exclude: [{ a: x }, { a: y }]"), @"pipelines/a.yaml:2:21: `exclude` leaves no combination");
+    insta::assert_snapshot!(combinations("a: [x, y], b: [1], include: [{ a: x, b: 1 }]"), @"pipelines/a.yaml:2:62: this entry of `include` adds nothing: its combinations are there already");
+    insta::assert_snapshot!(combinations("a: [x, y], include: [{ exclude: x }]"), @"pipelines/a.yaml:2:54: `exclude` cannot be an axis's name");
+    let typo = "stages:\n  m: { uses: model, matrix: { size: [1] }, with: { source: '${matrix.size}${matrix.sise}' } }\n";
+    insta::assert_snapshot!(drawn(parse_with(typo, &[], &[])), @"
+     × the matrix has no axis `sise`
+      ╭─[pipelines/a.yaml:2:75]
+    1 │ stages:
+    2 │   m: { uses: model, matrix: { size: [1] }, with: { source: '${matrix.size}${matrix.sise}' } }
+      ·                                                                           ──────────────
+      ╰────
+     help: did you mean `size`?
+    ");
+}
+
+#[test]
+fn thousands_of_stages_are_written_out_and_read_again() {
+    let text = format!(
+        "stages:
+  docs: {{ uses: load, with: {{ path: docs }} }}
+  chunks:
+    uses: chunk
+    matrix: {{ size: {:?}, overlap: {:?} }}
+    inputs: {{ documents: docs }}
+    with: {{ chunk_size: '${{matrix.size}}', chunk_overlap: '${{matrix.overlap}}' }}
+  judged: {{ uses: judge, inputs: {{ chunks: chunks }}, with: {{ queries: q.jsonl }} }}
+  triplets: {{ uses: mine, inputs: {{ judgements: judged }}, with: {{ negatives: 2 }} }}
+  end: {{ uses: command, inputs: {{ all: 'triplets[*]' }}, with: {{ run: 'true', outputs: {{ x: {{ file: x }} }} }} }}
+",
+        (100..200).collect::<Vec<_>>(),
+        (0..33).collect::<Vec<_>>()
+    );
+    let first = parse_with(&text, &[], &[]).unwrap();
+    assert_eq!(first.stages.len(), 1 + 3 * 3300 + 1);
+    let written = first.resolved();
+    let second = parse_with(&written, &[], &[]).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(second.resolved(), written);
+}
+
+#[test]
 fn what_selectors_leave_is_checked() {
     let text = "
 stages:
