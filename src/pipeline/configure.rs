@@ -3,10 +3,10 @@
 use serde_json::{Map, Value};
 
 use super::expand::{Body, Member};
-use super::interpolate::{Budget, Interpolator, Names};
-use super::parameters;
+use super::interpolate::{Budget, Combination, Interpolator, Names};
 use super::problem::Problems;
 use super::yaml::Entry;
+use super::{combination, parameters};
 use crate::stage::Configured;
 
 /// What the `with` of a stage is read as.
@@ -24,7 +24,8 @@ pub(super) fn configure(member: &Member, names: Names, budget: &mut Budget, prob
         Some((_, yaml)) if !yaml.is_null() => Interpolator::new(names, budget).resolve(yaml, problems),
         _ => Some(Value::Object(Map::new())),
     };
-    match (member.body, with) {
+    let before = problems.len();
+    let parameters = match (member.body, with) {
         (Body::Kind(kind), Some(with @ Value::Object(_))) => {
             parameters::configure(kind, stage, with, problems).map(Parameters::Node)
         }
@@ -32,5 +33,11 @@ pub(super) fn configure(member: &Member, names: Names, budget: &mut Budget, prob
             Some(Parameters::Definition(definition.params(stage, with)))
         }
         _ => None,
+    };
+    if let Combination::Of(axes, row) = names.matrix
+        && problems.len() > before
+    {
+        problems.in_combination(before, &combination::label(axes, row));
     }
+    parameters
 }

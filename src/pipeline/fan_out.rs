@@ -12,7 +12,7 @@ use super::expand::{Body, Expanded, Member};
 use super::graph::{Feed, Origin};
 use super::interpolate::{Budget, Combination, Interpolator, Names, axes_of};
 use super::problem::{Problem, Problems, Span};
-use super::selector::{self, Selection};
+use super::selector::{self, Labels, Selection};
 use super::yaml::Entry;
 use super::{label, matrix, order};
 use crate::stage::Configured;
@@ -63,7 +63,9 @@ pub(super) fn fan_out<'a>(
         names,
         budget,
         axes: expanded.members.iter().map(referred).collect(),
-        pipeline: None,
+        pipeline: Rc::default(),
+        projections: HashMap::new(),
+        sources: HashMap::new(),
         is_unsure,
         instances: Vec::new(),
         batches: Vec::new(),
@@ -107,7 +109,11 @@ struct FanOut<'a> {
     /// By member, the axes that its `with` refers to.
     axes: Vec<BTreeSet<String>>,
     /// The pipeline's own matrix.
-    pipeline: Option<Table>,
+    pipeline: Rc<Table>,
+    /// What it is on some of its axes.
+    projections: HashMap<Vec<Rc<str>>, Rc<Table>>,
+    /// What a member, by way of a node, yields below an instance of its user.
+    sources: HashMap<(usize, usize, Option<usize>), Rc<Source>>,
     /// Axes may be missing on account of problems that are known.
     is_unsure: bool,
     instances: Vec<Instance<'a>>,
@@ -118,20 +124,27 @@ struct FanOut<'a> {
 }
 
 /// The combinations in which a stage yields something, and the instance of each.
-struct Yielded {
+struct Source {
     table: Table,
+    labels: Labels,
     instances: Vec<usize>,
+}
+
+/// Those of them that an input means.
+struct Yielded {
+    source: Rc<Source>,
     selection: Selection,
 }
 
 impl Yielded {
     /// The axes that whoever takes the input has as well, and the combinations of them.
     fn inherited(&self) -> Table {
-        let axis = |column: &usize| self.table.axes.get(*column).cloned();
+        let table = &self.source.table;
+        let axis = |column: &usize| table.axes.get(*column).cloned();
         let axes: Vec<Rc<str>> = self.selection.inherited.iter().filter_map(axis).collect();
-        let row = |row: &usize| self.table.rows.get(*row).cloned();
+        let row = |row: &usize| table.rows.get(*row).cloned();
         let rows = self.selection.rows.iter().filter_map(row).collect();
-        Table { axes: self.table.axes.clone(), rows }.project(&axes)
+        Table { axes: table.axes.clone(), rows }.project(&axes)
     }
 }
 
@@ -148,7 +161,7 @@ impl<'a> FanOut<'a> {
             let message = format!("no stage refers to `${{matrix.{axis}}}`");
             problems.push(Problem::at(matrix::place(entry, axis), message).help(help));
         }
-        self.pipeline = Some(table);
+        self.pipeline = Rc::new(table);
     }
 
     /// By scope, its members in an order in which what feeds a stage comes before it.
@@ -251,11 +264,11 @@ impl<'a> FanOut<'a> {
         let stage = &self.expanded.members.get(index)?.stage;
         let mut table = Table::unit();
         // Within a definition nothing is known of the pipeline.
-        let pipeline = self.pipeline.clone().filter(|_| outer.is_none()).unwrap_or_default();
+        let pipeline = if outer.is_none() { Rc::clone(&self.pipeline) } else { Rc::default() };
         let referred = |axis: &&Rc<str>| self.axes.get(index).is_some_and(|axes| axes.contains(&***axis));
         let axes: Vec<Rc<str>> = pipeline.axes.iter().filter(referred).cloned().collect();
         if !axes.is_empty() {
-            table = pipeline.project(&axes);
+            table = self.projection(&axes).as_ref().clone();
         }
         for feed in self.feeds.get(index)? {
             if let Origin::Stage { .. } = feed.from {
@@ -280,7 +293,7 @@ impl<'a> FanOut<'a> {
         let held: Vec<Rc<str>> = pipeline.axes.iter().filter(|axis| table.axes.contains(axis)).cloned().collect();
         if held.len() > 1 {
             // What comes together by way of two stages must be a combination of the pipeline's matrix.
-            table = joined(&table, &pipeline.project(&held), &stage.id, stage.id_span, problems)?;
+            table = joined(&table, &self.projection(&held), &stage.id, stage.id_span, problems)?;
         }
         if table.rows.is_empty() {
             let message = format!("stage `{}` has no combination: its inputs have none in common", stage.id);
@@ -291,11 +304,38 @@ impl<'a> FanOut<'a> {
         Some(table.in_order_of(&held))
     }
 
+    /// The pipeline's matrix on some of its axes.
+    fn projection(&mut self, axes: &[Rc<str>]) -> Rc<Table> {
+        let pipeline = &self.pipeline;
+        Rc::clone(self.projections.entry(axes.to_vec()).or_insert_with(|| Rc::new(pipeline.project(axes))))
+    }
+
     /// What a feed of a stage below an instance `outer` comes from; nothing after a problem.
-    fn yielded(&self, feed: &Feed, outer: Option<usize>, problems: &mut Problems) -> Option<Yielded> {
+    fn yielded(&mut self, feed: &Feed, outer: Option<usize>, problems: &mut Problems) -> Option<Yielded> {
         let Origin::Stage { member, selector, node, .. } = feed.from else { return None };
-        let stage = self.expanded.members.get(member)?;
-        // From the stage inwards to the node that yields the output.
+        let stage = &self.expanded.members.get(member)?.stage.id;
+        let known = self.sources.get(&(member, node, outer)).cloned();
+        let source = match known.map_or_else(|| self.source(member, node, outer, stage), |known| Some(Ok(known)))? {
+            Ok(source) => source,
+            Err(message) => {
+                problems.push(Problem::at(feed.span, message).help("rename one of them".to_owned()));
+                return None;
+            }
+        };
+        self.sources.insert((member, node, outer), Rc::clone(&source));
+        match selector::select(selector, &source.table, &source.labels, stage) {
+            Ok(selection) => Some(Yielded { source, selection }),
+            Err((message, help)) => {
+                problems.push(Problem::at(feed.span, message).help(help));
+                None
+            }
+        }
+    }
+
+    /// The combinations in which the stage `member` yields what comes from a `node` inside of it, or from itself. Nothing if that has no
+    /// instances yet; what is wrong as the error.
+    fn source(&self, member: usize, node: usize, outer: Option<usize>, stage: &str) -> Option<Result<Rc<Source>, String>> {
+        // From the stage inwards to the node.
         let mut path = vec![node];
         while let Some(inner) = path.last().filter(|inner| **inner != member) {
             let scope = self.expanded.members.get(*inner)?.scope;
@@ -309,34 +349,28 @@ impl<'a> FanOut<'a> {
             for (row, outer) in table.rows.iter().zip(instances) {
                 let batch = self.batches.get(*self.placed.get(&(member, outer))?)?;
                 if let Some(axis) = batch.axes.iter().find(|axis| table.axes.contains(axis)) {
-                    let message = format!(
-                        "what comes from stage `{}` has two axes `{axis}`, one of them within its definition",
-                        stage.stage.id
-                    );
-                    problems.push(Problem::at(feed.span, message).help("rename one of them".to_owned()));
-                    return None;
+                    let message =
+                        format!("what comes from stage `{stage}` has two axes `{axis}`, one of them within its definition");
+                    return Some(Err(message));
                 }
-                longer.axes.extend(batch.axes.iter().filter(|axis| !longer.axes.contains(axis)).cloned().collect::<Vec<_>>());
+                let new: Vec<Rc<str>> = batch.axes.iter().filter(|axis| !longer.axes.contains(axis)).cloned().collect();
+                longer.axes.extend(new);
+                let own = |axis: &Rc<str>| batch.axes.iter().position(|name| name == axis);
+                let columns: Vec<Option<usize>> = longer.axes.iter().skip(row.len()).map(own).collect();
                 for at in batch.instances.clone() {
-                    let own = &self.instances.get(at)?.row;
-                    let value = |axis: &Rc<str>| own.get(batch.axes.iter().position(|name| name == axis)?)?.clone();
-                    let added = longer.axes.iter().skip(row.len()).map(value);
+                    let values = &self.instances.get(at)?.row;
+                    let added = columns.iter().map(|column| values.get((*column)?)?.clone());
                     longer.rows.push(row.iter().cloned().chain(added).collect());
                     inner.push(Some(at));
                 }
             }
+            // An axis that only later combinations have is missing in those before.
+            let width = longer.axes.len();
+            longer.rows.iter_mut().for_each(|row| row.resize(width, None));
             (table, instances) = (longer, inner);
         }
-        // An axis that only later combinations have is missing in those before.
-        let width = table.axes.len();
-        table.rows.iter_mut().for_each(|row| row.resize(width, None));
-        match selector::select(selector, &table, &stage.stage.id) {
-            Ok(selection) => Some(Yielded { table, instances: instances.into_iter().flatten().collect(), selection }),
-            Err((message, help)) => {
-                problems.push(Problem::at(feed.span, message).help(help));
-                None
-            }
-        }
+        let labels = selector::labels(&table);
+        Some(Ok(Rc::new(Source { table, labels, instances: instances.into_iter().flatten().collect() })))
     }
 
     /// The name of an instance.
@@ -401,7 +435,7 @@ impl<'a> FanOut<'a> {
 
     /// For each of the `instances` of a stage, which have these `axes`, what a feed from another stage gives to it.
     fn stage_inputs(
-        &self,
+        &mut self,
         feed: &Feed<'a>,
         outer: Option<usize>,
         axes: &[Rc<str>],
@@ -409,7 +443,8 @@ impl<'a> FanOut<'a> {
         problems: &mut Problems,
     ) -> Option<Vec<Vec<Input<'a>>>> {
         let Origin::Stage { member, output, .. } = feed.from else { return None };
-        let Yielded { table, instances: nodes, selection } = self.yielded(feed, outer, problems)?;
+        let Yielded { source, selection } = self.yielded(feed, outer, problems)?;
+        let Source { table, instances: nodes, .. } = &*source;
         let stage = &self.expanded.members.get(member)?.stage.id;
         let names: Vec<Rc<str>> = selection.collected.iter().filter_map(|column| table.axes.get(*column).cloned()).collect();
         let label = |row: &Row| -> Option<Rc<str>> {

@@ -1,6 +1,6 @@
 //! `matrix:` as a table of combinations: named axes with values, less what `exclude` takes out, plus what `include` adds.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use serde_json::Value;
@@ -22,7 +22,9 @@ const AXIS: &str = "write `NAME: [VALUE, VALUE]`, or `NAME: { LABEL: VALUE }`";
 struct Axis<'a> {
     name: &'a str,
     choices: Vec<Rc<Choice>>,
-    taken: HashSet<String>,
+    /// The positions of the values by their labels, and by themselves as JSON.
+    labels: HashMap<String, usize>,
+    values: HashMap<String, usize>,
     /// It has a list of values, and not only those of `include`.
     is_own: bool,
 }
@@ -119,7 +121,7 @@ fn written(yaml: &Yaml) -> Option<String> {
 
 fn axis<'a>(entry: &'a Entry, values: &mut Interpolator, problems: &mut Problems) -> Axis<'a> {
     document::id(&entry.key, entry.key_span, "an axis's name", problems);
-    let mut axis = Axis { name: &entry.key, choices: Vec::new(), taken: HashSet::new(), is_own: true };
+    let mut axis = Axis { name: &entry.key, choices: Vec::new(), labels: HashMap::new(), values: HashMap::new(), is_own: true };
     let before = problems.len();
     let span = entry.value.span;
     let found: Vec<(Option<String>, Option<Found>)> = match &entry.value.content {
@@ -168,18 +170,19 @@ fn no_values(entry: &Entry, what: &str) -> Problem {
 impl Axis<'_> {
     /// Adds a value; its position.
     fn add(&mut self, written: Option<String>, value: Value) -> usize {
-        let label = label::of(written.as_deref(), &value, self.choices.len() + 1, &self.taken);
-        self.taken.insert(label.clone());
-        self.choices.push(Choice::new(label, value));
-        self.choices.len() - 1
+        let at = self.choices.len();
+        let label = label::of(written.as_deref(), &value, at + 1, |label| self.labels.contains_key(label));
+        self.labels.insert(label.clone(), at);
+        let choice = Choice::new(label, value);
+        self.values.entry(choice.json().to_owned()).or_insert(at);
+        self.choices.push(choice);
+        at
     }
 
     /// The position of a value, or of the value that has it as its label.
     fn find(&self, found: &Found) -> Option<usize> {
-        let json = found.value.to_string();
-        let name = found.written.clone().or_else(|| found.value.as_str().map(str::to_owned));
-        let equal = self.choices.iter().position(|choice| choice.json() == json);
-        equal.or_else(|| self.choices.iter().position(|choice| Some(&choice.label) == name.as_ref()))
+        let name = found.written.as_deref().or(found.value.as_str());
+        self.values.get(&found.value.to_string()).or_else(|| self.labels.get(name?)).copied()
     }
 }
 
@@ -307,7 +310,7 @@ impl<'a> Reading<'a> {
 
     /// An axis of which only `include` has values.
     fn new_axis(&mut self, name: &'a str) -> usize {
-        self.axes.push(Axis { name, choices: Vec::new(), taken: HashSet::new(), is_own: false });
+        self.axes.push(Axis { name, choices: Vec::new(), labels: HashMap::new(), values: HashMap::new(), is_own: false });
         self.axes.len() - 1
     }
 

@@ -1,6 +1,8 @@
 //! Which combinations of a stage an input means: `tuned[lr=3e-5,loss=*].metrics`.
 
-use super::combination::Table;
+use std::collections::HashMap;
+
+use super::combination::{Row, Table};
 use super::scalar;
 use super::words::did_you_mean;
 
@@ -70,13 +72,28 @@ pub(super) struct Selection {
     pub collected: Vec<usize>,
 }
 
+/// By column, the rows that have a label, in order.
+pub(super) type Labels = Vec<HashMap<String, Vec<usize>>>;
+
+/// The labels of a table.
+pub(super) fn labels(table: &Table) -> Labels {
+    let mut labels: Labels = vec![HashMap::new(); table.axes.len()];
+    for (at, row) in table.rows.iter().enumerate() {
+        for (choice, labels) in row.iter().zip(&mut labels) {
+            if let Some(choice) = choice {
+                labels.entry(choice.label.clone()).or_default().push(at);
+            }
+        }
+    }
+    labels
+}
+
 /// The rows of the `stage` that are meant; all of them, one by one, without a selector.
 ///
 /// # Errors
 /// What is wrong with it, and a help.
-pub(super) fn select(selector: Option<&str>, table: &Table, stage: &str) -> Result<Selection, Wrong> {
-    let mut selection = Selection { rows: (0..table.rows.len()).collect(), inherited: Vec::new(), collected: Vec::new() };
-    let (mut fixed, mut collects_rest) = (Vec::new(), false);
+pub(super) fn select(selector: Option<&str>, table: &Table, labels: &Labels, stage: &str) -> Result<Selection, Wrong> {
+    let (mut rows, mut fixed, mut collected, mut collects_rest) = (None, Vec::new(), Vec::new(), false);
     if selector.is_some() && table.axes.is_empty() {
         return Err((format!("stage `{stage}` has no matrix, so there is only one"), format!("write `{stage}`")));
     }
@@ -90,46 +107,42 @@ pub(super) fn select(selector: Option<&str>, table: &Table, stage: &str) -> Resu
             return Err((format!("stage `{stage}` has no axis `{axis}`"), did_you_mean(axis, "axes", &axes)));
         };
         if value == ALL {
-            selection.collected.push(column);
+            collected.push(column);
             continue;
         }
-        let chosen = chosen(table, column, axis, value)?;
-        selection.rows.retain(|row| chosen.contains(row));
+        let chosen = chosen(table, labels, column, value)?;
+        let kept = |rows: Vec<usize>| rows.into_iter().filter(|row| chosen.binary_search(row).is_ok()).collect();
+        rows = Some(rows.map_or_else(|| chosen.clone(), kept));
         fixed.push(column);
     }
-    for column in 0..table.axes.len() {
-        match fixed.contains(&column) || selection.collected.contains(&column) {
-            true => {}
-            false if collects_rest => selection.collected.push(column),
-            false => selection.inherited.push(column),
-        }
-    }
-    selection.collected.sort_unstable();
-    if selection.rows.is_empty() {
+    let (rest, inherited): (Vec<usize>, Vec<usize>) = (0..table.axes.len())
+        .filter(|column| !fixed.contains(column) && !collected.contains(column))
+        .partition(|_| collects_rest);
+    collected.extend(rest);
+    collected.sort_unstable();
+    let rows = rows.unwrap_or_else(|| (0..table.rows.len()).collect());
+    if rows.is_empty() {
         let message = format!("stage `{stage}` has no combination `{}`", selector.unwrap_or_default());
         return Err((message, "choose values that come together".into()));
     }
-    Ok(selection)
+    Ok(Selection { rows, inherited, collected })
 }
 
 /// The rows in which a column has a value: by its label, or by what is written.
-fn chosen(table: &Table, column: usize, axis: &str, value: &str) -> Result<std::collections::HashSet<usize>, Wrong> {
-    let choice = |row: &usize| table.rows.get(*row).and_then(|row| row.get(column)).and_then(Option::as_ref);
-    let rows = 0..table.rows.len();
-    let chosen: std::collections::HashSet<usize> =
-        rows.clone().filter(|row| choice(row).is_some_and(|choice| choice.label == value)).collect();
-    if !chosen.is_empty() {
-        return Ok(chosen);
+fn chosen(table: &Table, labels: &Labels, column: usize, value: &str) -> Result<Vec<usize>, Wrong> {
+    let known = labels.get(column);
+    if let Some(rows) = known.and_then(|labels| labels.get(value)) {
+        return Ok(rows.clone());
     }
     let json = scalar::resolve(value).map(|value| value.to_string()).unwrap_or_default();
-    let chosen: std::collections::HashSet<usize> =
-        rows.clone().filter(|row| choice(row).is_some_and(|choice| choice.json() == json)).collect();
-    if !chosen.is_empty() {
-        return Ok(chosen);
+    let is_it = |row: &Row| row.get(column).and_then(Option::as_ref).is_some_and(|choice| choice.json() == json);
+    let rows: Vec<usize> = table.rows.iter().enumerate().filter(|(_, row)| is_it(row)).map(|(at, _)| at).collect();
+    if !rows.is_empty() {
+        return Ok(rows);
     }
-    let mut labels: Vec<&str> = rows.filter_map(|row| Some(choice(&row)?.label.as_str())).collect();
+    let mut labels: Vec<&str> = known.into_iter().flat_map(HashMap::keys).map(String::as_str).collect();
     labels.sort_unstable();
-    labels.dedup();
+    let axis = table.axes.get(column).map_or("", |axis| axis);
     Err((format!("axis `{axis}` has no value `{value}`"), did_you_mean(value, "values", &labels)))
 }
 

@@ -469,6 +469,11 @@ fn slips_in_include_and_exclude_are_found() {
     insta::assert_snapshot!(combinations("a: [x, y], b: [1], include: [{ a: x, b: 1 }]"), @"pipelines/a.yaml:2:62: this entry of `include` adds nothing: its combinations are there already");
     insta::assert_snapshot!(combinations("a: [x, y], include: [{ exclude: x }]"), @"pipelines/a.yaml:2:54: `exclude` cannot be an axis's name");
     let typo = "stages:\n  m: { uses: model, matrix: { size: [1] }, with: { source: '${matrix.size}${matrix.sise}' } }\n";
+    let values = "stages: { m: { uses: load, matrix: { p: [a, [b], { c: d }] }, with: { path: '${matrix.p}' } } }";
+    insta::assert_snapshot!(ids(values), @"
+    pipelines/a.yaml:1:77: `path` must be a text, not a list, where `p=2`
+    pipelines/a.yaml:1:77: `path` must be a text, not a mapping, where `p=3`
+    ");
     insta::assert_snapshot!(drawn(parse_with(typo, &[], &[])), @"
      × the matrix has no axis `sise`
       ╭─[pipelines/a.yaml:2:75]
