@@ -1,57 +1,43 @@
-//! The parameters of every stage, file by file from the pipeline inwards: what a stage gives to its definition is what the
-//! `${params.…}` of the stages inside refer to.
-
-use std::collections::BTreeMap;
+//! The parameters of a stage: what it gives to its definition is what the `${params.…}` of the stages inside refer to.
 
 use serde_json::{Map, Value};
 
-use super::document::Document;
-use super::expand::{Body, Expanded};
-use super::interpolate::{Budget, Environment, Interpolator, Names};
-use super::parameters;
+use super::expand::{Body, Member};
+use super::interpolate::{Budget, Combination, Interpolator, Names};
 use super::problem::Problems;
 use super::yaml::Entry;
+use super::{combination, parameters};
 use crate::stage::Configured;
 
-/// The pipeline's own `params`, and each node's parameters in order. Those with problems are left out.
-pub(super) fn configure(
-    document: &Document,
-    expanded: &Expanded,
-    environment: Environment,
-    problems: &mut Problems,
-) -> (BTreeMap<String, Value>, Vec<Configured>) {
-    let mut budget = Budget::default();
-    let pipeline = Names { params: document.params, variables: Some(&document.environment), environment };
-    let parameters = Interpolator::new(pipeline, &mut budget).parameters(problems);
-    // By scope; nothing where the stage that uses the definition has problems.
-    let mut params: Vec<Option<Vec<Entry>>> = expanded.scopes.iter().map(|_| None).collect();
-    let mut configured = Vec::new();
-    for member in &expanded.members {
-        let Some(scope) = expanded.scopes.get(member.scope) else { continue };
-        problems.within(&scope.used);
-        let names = match (&scope.user, params.get(member.scope)) {
-            (None, _) => pipeline,
-            (Some(_), Some(Some(params))) => Names { params, variables: None, environment },
-            (Some(_), _) => continue,
-        };
-        let stage = &member.stage;
-        let fits = if let Body::Definition(definition, _) = member.body { definition.check(stage, problems) } else { true };
-        let with = match stage.with {
-            Some((_, yaml)) if !yaml.is_null() => Interpolator::new(names, &mut budget).resolve(yaml, problems),
-            _ => Some(Value::Object(Map::new())),
-        };
-        match (member.body, with) {
-            (Body::Kind(kind), Some(with @ Value::Object(_))) => {
-                configured.extend(parameters::configure(kind, stage, with, problems))
-            }
-            (Body::Definition(definition, inside), Some(Value::Object(with))) if fits => {
-                if let Some(params) = params.get_mut(inside) {
-                    *params = Some(definition.params(stage, with));
-                }
-            }
-            _ => {}
+/// What the `with` of a stage is read as.
+pub(super) enum Parameters {
+    Node(Configured),
+    /// What `${params.…}` refers to in the definition.
+    Definition(Vec<Entry>),
+}
+
+/// The parameters of a stage that sees these names; nothing when there was a problem.
+pub(super) fn configure(member: &Member, names: Names, budget: &mut Budget, problems: &mut Problems) -> Option<Parameters> {
+    let stage = &member.stage;
+    let fits = if let Body::Definition(definition, _) = member.body { definition.check(stage, problems) } else { true };
+    let with = match stage.with {
+        Some((_, yaml)) if !yaml.is_null() => Interpolator::new(names, budget).resolve(yaml, problems),
+        _ => Some(Value::Object(Map::new())),
+    };
+    let before = problems.len();
+    let parameters = match (member.body, with) {
+        (Body::Kind(kind), Some(with @ Value::Object(_))) => {
+            parameters::configure(kind, stage, with, problems).map(Parameters::Node)
         }
+        (Body::Definition(definition, _), Some(Value::Object(with))) if fits => {
+            Some(Parameters::Definition(definition.params(stage, with)))
+        }
+        _ => None,
+    };
+    if let Combination::Of(axes, row) = names.matrix
+        && problems.len() > before
+    {
+        problems.in_combination(before, &combination::label(axes, row));
     }
-    problems.within(&[]);
-    (parameters, configured)
+    parameters
 }

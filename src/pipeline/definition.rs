@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::document::{self, Edge, Stage, known_keys, mapping, text, word};
 use super::interpolate::literal;
 use super::problem::{Problem, Problems, Span};
+use super::selector;
 use super::words::{did_you_mean, nearest};
 use super::yaml::{Content, Entry, Yaml};
 use crate::artifact::Kind;
@@ -39,7 +40,8 @@ pub(super) struct Port<'a> {
 impl<'a> Port<'a> {
     /// The input of a stage whose user declares its inputs by connecting them.
     pub fn declared(edge: &Edge<'a>) -> Self {
-        Port { name: edge.port, kind: None, required: true, many: edge.is_several, doc: "" }
+        let many = edge.is_several || edge.sources.iter().any(|source| selector::is_several(source.name));
+        Port { name: edge.port, kind: None, required: true, many, doc: "" }
     }
 }
 
@@ -106,7 +108,7 @@ fn inputs<'a>(entry: &'a Entry, problems: &mut Problems) -> Vec<Port<'a>> {
             Content::Mapping(fields) => fields.as_slice(),
             _ => &[],
         };
-        known_keys(fields, &["kind", "description", "optional"], "keys of an input", problems);
+        known_keys(fields, &["kind", "description", "optional", "many"], "keys of an input", problems);
         let kind = match (&value.content, value.entry("kind")) {
             (Content::Mapping(_), Some(entry)) => Some(&entry.value),
             (Content::Mapping(_), None) => None,
@@ -119,7 +121,8 @@ fn inputs<'a>(entry: &'a Entry, problems: &mut Problems) -> Vec<Port<'a>> {
         };
         let doc = value.entry("description").and_then(|e| text(&e.value, "description", problems)).unwrap_or_default();
         let required = !value.entry("optional").is_some_and(|e| boolean(e, problems));
-        inputs.extend(self::kind(kind, problems).map(|kind| Port { name: key, kind: Some(kind), required, many: false, doc }));
+        let many = value.entry("many").is_some_and(|e| boolean(e, problems));
+        inputs.extend(self::kind(kind, problems).map(|kind| Port { name: key, kind: Some(kind), required, many, doc }));
     }
     inputs
 }

@@ -4,16 +4,20 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::KEYS;
 use super::problem::{Problem, Problems, Span};
 use super::words::did_you_mean;
 use super::yaml::{Content, Entry, Yaml};
+use super::{KEYS, label, selector};
 
 /// Stages of one pipeline.
 pub(super) const MOST_STAGES: usize = 10_000;
 /// Characters of a name or an id.
 pub(super) const LONGEST_NAME: usize = 100;
-const STAGE_KEYS: &[&str] = &["uses", "inputs", "with", "freeze", "description"];
+/// Bytes of the name of a stage with its combination.
+pub(super) const LONGEST_ID: usize = 500;
+/// Bytes of a part of it, which is the name of a folder.
+const LONGEST_PART: usize = 250;
+const STAGE_KEYS: &[&str] = &["uses", "matrix", "inputs", "with", "freeze", "description"];
 const MINIMAL: &str = "a minimal pipeline is\n\nstages:\n  base:\n    uses: model\n    with: { source: all-MiniLM-L6-v2 }";
 
 /// The file as it is written.
@@ -22,6 +26,8 @@ pub(super) struct Document<'a> {
     pub description: Option<String>,
     pub params: &'a [Entry],
     pub environment: Vec<Variable>,
+    /// The key `matrix` with its value.
+    pub matrix: Option<&'a Entry>,
     pub stages: Vec<Stage<'a>>,
 }
 
@@ -41,7 +47,10 @@ pub(super) struct Stage<'a> {
     pub id: String,
     pub id_span: Span,
     pub description: Option<String>,
+    pub description_span: Span,
     pub uses: Option<(&'a str, Span)>,
+    /// The key `matrix`, if there is one, with its value.
+    pub matrix: Option<&'a Entry>,
     pub inputs: Vec<Edge<'a>>,
     /// The key `with`, if there is one, and its value.
     pub with: Option<(Span, &'a Yaml)>,
@@ -91,6 +100,7 @@ pub(super) fn read<'a>(root: &'a Yaml, problems: &mut Problems) -> Option<Docume
         description: value("description").and_then(|v| text(v, "description", problems)).map(str::to_owned),
         params: root.entry("params").map_or(&[], |e| params(e, problems)),
         environment: root.entry("env").map_or_else(Vec::new, |e| environment(e, problems)),
+        matrix: root.entry("matrix"),
         stages: root.entry("stages").map_or_else(Vec::new, |e| stages(e, MINIMAL, problems)),
     };
     if value("stages").is_none() {
@@ -232,7 +242,9 @@ fn stage<'a>(entry: &'a Entry, problems: &mut Problems) -> Stage<'a> {
         id: entry.key.clone(),
         id_span: entry.key_span,
         description: value("description").and_then(|v| text(v, "description", problems)).map(str::to_owned),
+        description_span: value("description").map_or(entry.key_span, |v| v.span),
         uses: value("uses").and_then(|v| Some((word(v, "uses", problems)?, v.span))),
+        matrix: body.entry("matrix"),
         inputs: body.entry("inputs").map_or_else(Vec::new, |e| edges(e, "input", problems)),
         with: body.entry("with").map(|e| {
             mapping(&e.value, "`with`", e.key_span, problems);
@@ -335,9 +347,16 @@ pub(super) fn id(id: &str, span: Span, what: &str, problems: &mut Problems) {
     }
 }
 
-/// A stage inside of a definition is called `OUTER/INNER`, and pipelines that are written out have such names.
+/// A stage inside of a definition is called `OUTER/INNER`, one of a matrix `NAME[AXIS=LABEL]`, and pipelines that are written out have
+/// such names.
 fn stage_id(id: &str, span: Span, problems: &mut Problems) {
-    if id.len() > LONGEST_NAME || !id.split('/').all(is_id) {
+    let is_label = |c: char| label::is_plain(c) || matches!(c, '=' | ',');
+    let is_part = |part: &str| match selector::brackets(part) {
+        Some((name, label)) => is_id(name) && !label.is_empty() && part.len() <= LONGEST_PART && label.chars().all(is_label),
+        None => is_id(part),
+    };
+    let longest = if id.contains('[') { LONGEST_ID } else { LONGEST_NAME };
+    if id.len() > longest || !id.split('/').all(is_part) {
         let message = format!("`{id}` cannot be a stage's name");
         problems.push(Problem::at(span, message).help(format!("use letters, digits, `_` and `-`, at most {LONGEST_NAME}")));
     }

@@ -48,11 +48,6 @@ pub(super) struct Member<'a> {
 }
 
 impl Member<'_> {
-    /// Whether it is a node of the pipeline.
-    pub fn is_node(&self) -> bool {
-        matches!(self.body, Body::Kind(_))
-    }
-
     /// What stands in its `uses`.
     pub fn uses(&self) -> &str {
         self.stage.uses.map_or("", |(uses, _)| uses)

@@ -8,7 +8,7 @@ use super::problem::{Problem, Problems, Source, Span};
 use super::words;
 
 /// Bytes of a file.
-const LARGEST: usize = 8 << 20;
+const LARGEST: usize = 32 << 20;
 
 /// Why a file cannot be read.
 pub(super) enum Unreadable {

@@ -1,27 +1,22 @@
-//! The stages as a graph: who feeds whom, by which output, and in which order they can run.
+//! The stages as a graph: who feeds whom, and by which output.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::HashSet;
 
-use petgraph::algo::tarjan_scc;
-use petgraph::graph::{DiGraph, NodeIndex};
-
-use super::Edge;
 use super::definition::{Definition, INPUTS, Port};
 use super::document;
 use super::expand::{Body, Expanded, Member, Scope};
+use super::order;
 use super::problem::{Problem, Problems, Span};
+use super::selector;
 use super::words::{did_you_mean, list, nearest};
 use crate::artifact::Kind;
 use crate::stage::{self, registry};
 
-/// Of a circle, so many edges are pointed at.
-const MOST_DRAWN_STEPS: usize = 10;
-
-/// The inputs of each member that is a node, in the order of its kind's ports; [`Edge::from`] counts the nodes.
-pub(super) fn edges(expanded: &Expanded, problems: &mut Problems) -> Vec<Vec<Edge>> {
+/// What feeds each member, in the order of its ports.
+pub(super) fn feeds<'a>(expanded: &'a Expanded<'a>, problems: &mut Problems) -> Vec<Vec<Feed<'a>>> {
     let count = expanded.members.len();
-    let mut wiring = Wiring { expanded, outputs: vec![Vec::new(); count], inputs: vec![Vec::new(); count], needs: Vec::new() };
+    let (outputs, inputs, feeds) = (vec![Vec::new(); count], vec![Vec::new(); count], vec![Vec::new(); count]);
+    let mut wiring = Wiring { expanded, outputs, inputs, feeds, needs: Vec::new() };
     // What is inside of a stage comes after it, and says what it yields.
     for (index, member) in expanded.members.iter().enumerate().rev() {
         let outputs = wiring.yielded(index, member, problems);
@@ -36,9 +31,37 @@ pub(super) fn edges(expanded: &Expanded, problems: &mut Problems) -> Vec<Vec<Edg
             *place = inputs;
         }
     }
-    wiring.cycles(problems);
+    order::circles(expanded, &wiring.needs, problems);
     problems.within(&[]);
-    wiring.edges()
+    wiring.feeds
+}
+
+/// What feeds an input, as the file says it.
+#[derive(Clone, Copy)]
+pub(super) struct Feed<'a> {
+    pub port: &'a str,
+    /// For a port that takes many.
+    pub label: Option<&'a str>,
+    /// It is the only source that is written.
+    pub is_alone: bool,
+    pub from: Origin<'a>,
+    pub span: Span,
+}
+
+/// Where an input comes from.
+#[derive(Clone, Copy)]
+pub(super) enum Origin<'a> {
+    /// A stage of the same file.
+    Stage {
+        member: usize,
+        /// What stands in brackets behind its name: which of its combinations are meant.
+        selector: Option<&'a str>,
+        /// The node that yields it, the stage itself or one inside of it; and the output there.
+        node: usize,
+        output: &'a str,
+    },
+    /// An input of the definition, which may take many.
+    Input { name: &'a str, is_many: bool },
 }
 
 /// An output of a node; of a definition, under the name that the definition gives it.
@@ -55,18 +78,27 @@ struct Output<'a> {
 #[derive(Clone, Copy)]
 struct Input<'a> {
     port: &'a str,
-    /// For a port that takes many.
-    label: Option<&'a str>,
     output: Output<'a>,
     span: Span,
+}
+
+/// What a source names.
+struct Named<'a> {
+    /// Without brackets.
+    id: &'a str,
+    member: usize,
+    selector: Option<&'a str>,
+    output: Option<&'a str>,
 }
 
 struct Wiring<'a> {
     expanded: &'a Expanded<'a>,
     /// By member.
     outputs: Vec<Vec<Output<'a>>>,
-    /// By member.
+    /// By member, with what feeds an input of the definition in the place of that.
     inputs: Vec<Vec<Input<'a>>>,
+    /// By member.
+    feeds: Vec<Vec<Feed<'a>>>,
     /// From a node to the node that it feeds.
     needs: Vec<(usize, usize, Span)>,
 }
@@ -92,8 +124,12 @@ impl<'a> Wiring<'a> {
     /// The output of an inner stage that is an output of the definition.
     fn passed_on(&self, output: &document::Edge<'a>, scope: &'a Scope<'a>, problems: &mut Problems) -> Option<Output<'a>> {
         let document::Source { name: source, span, .. } = *output.sources.first()?;
-        let (id, name) = split(source);
-        let from = self.member(id, span, scope, problems)?;
+        let Named { id, member: from, selector, output: name } = self.named(source, span, scope, problems)?;
+        if selector.is_some() {
+            let message = format!("output `{}` must name all combinations of a stage", output.port);
+            problems.push(Problem::at(span, message).help(format!("write `{id}`; combinations are chosen by who uses it")));
+            return None;
+        }
         let outputs = self.known_outputs(from)?;
         match self.of_any_kind(name, outputs, from, id) {
             Ok(found) => Some(Output { name: output.port, ..found }),
@@ -157,7 +193,7 @@ impl<'a> Wiring<'a> {
 
     /// Everything that feeds a port.
     fn sources_of(
-        &self,
+        &mut self,
         index: usize,
         input: &document::Edge<'a>,
         port: &Port<'a>,
@@ -169,18 +205,25 @@ impl<'a> Wiring<'a> {
             problems.push(Problem::at(second.span, message).help(format!("write `{}: STAGE`", port.name)));
             return Vec::new();
         }
-        let mut inputs: Vec<Input> = Vec::new();
+        let mut inputs = Vec::new();
+        let mut labels = HashSet::new();
         for source in &input.sources {
-            if port.many && inputs.iter().any(|input| input.label == Some(source.label)) {
+            if port.many && !labels.insert(source.label) {
                 let message = format!("input `{}` names `{}` twice", port.name, source.label);
                 problems.push(Problem::at(source.span, message).help("remove one of them".to_owned()));
                 continue;
             }
-            inputs.extend(self.input(index, source, port, scope, problems));
+            let Some((from, found)) = self.input(index, source, port, scope, problems) else { continue };
+            inputs.extend(found);
+            let label = port.many.then_some(source.label);
+            if let Some(feeds) = self.feeds.get_mut(index) {
+                feeds.push(Feed { port: port.name, label, is_alone: !input.is_several, from, span: source.span });
+            }
         }
         inputs
     }
 
+    /// Where an input comes from, and every output that this means.
     fn input(
         &self,
         index: usize,
@@ -188,22 +231,23 @@ impl<'a> Wiring<'a> {
         port: &Port<'a>,
         scope: &'a Scope<'a>,
         problems: &mut Problems,
-    ) -> Option<Input<'a>> {
-        let document::Source { name, label, span } = *source;
-        let (id, name) = split(name);
-        let label = port.many.then_some(label);
+    ) -> Option<(Origin<'a>, Vec<Input<'a>>)> {
+        let document::Source { name: source, span, .. } = *source;
         let problem = |(message, help): (String, String)| Problem::at(span, message).help(help);
-        if let Some((user, definition)) = scope.user.filter(|_| id == INPUTS) {
+        if let (Some((user, definition)), (INPUTS, name)) = (scope.user, selector::split(source)) {
             let outer = self.outer(name, user, definition, index, port, scope);
-            return outer.map_err(|words| problems.push(problem(words))).ok()?.map(|outer| Input {
-                port: port.name,
-                label,
-                ..outer
-            });
+            return outer.map_err(|words| problems.push(problem(words))).ok();
         }
-        let from = self.member(id, span, scope, problems)?;
+        let Named { id, member: from, selector, output: name } = self.named(source, span, scope, problems)?;
         if from == index {
             problems.push(problem((format!("stage `{id}` cannot be its own input"), self.sources(port.kind, from, scope))));
+            return None;
+        }
+        if selector.is_some_and(selector::collects) && !port.many {
+            let message = format!("input `{}` takes one stage alone, and `{source}` means several", port.name);
+            let rest = name.map(|name| format!(".{name}")).unwrap_or_default();
+            let help = format!("write `{id}{rest}`, and there is one such stage for each combination");
+            problems.push(problem((message, help)));
             return None;
         }
         let outputs = self.known_outputs(from)?;
@@ -213,19 +257,21 @@ impl<'a> Wiring<'a> {
             }
             None => self.only(outputs, port, index, id, scope),
         };
-        output.map(|output| Input { port: port.name, label, output, span }).map_err(|words| problems.push(problem(words))).ok()
+        let output = output.map_err(|words| problems.push(problem(words))).ok()?;
+        let stage = Origin::Stage { member: from, selector, node: output.node, output: output.port };
+        Some((stage, vec![Input { port: port.name, output, span }]))
     }
 
-    /// What feeds an input of the definition; nothing if it is not connected, or if that is a problem already.
+    /// An input of the definition, and what feeds it: nothing if it is not connected, or if that is a problem already.
     fn outer(
         &self,
         name: Option<&str>,
         user: usize,
         definition: &Definition<'a>,
         index: usize,
-        port: &Port,
+        port: &Port<'a>,
         scope: &Scope,
-    ) -> Result<Option<Input<'a>>, (String, String)> {
+    ) -> Result<(Origin<'a>, Vec<Input<'a>>), (String, String)> {
         let names: Vec<&str> = definition.inputs.iter().map(|input| input.name).collect();
         let Some(name) = name else {
             return Err((format!("`{INPUTS}` alone names no input"), format!("write `{INPUTS}.NAME`")));
@@ -244,7 +290,34 @@ impl<'a> Wiring<'a> {
             let message = format!("input `{}` must be connected, but `{INPUTS}.{name}` is optional", port.name);
             return Err((message, format!("declare `{name}` without `optional`")));
         }
-        Ok(self.inputs.get(user).into_iter().flatten().find(|input| input.port == name).copied())
+        if declared.many && !port.many {
+            let message = format!("input `{}` takes one stage alone, but `{INPUTS}.{name}` takes many", port.name);
+            // The user of a command decides by a list what its input takes.
+            let help = match port.kind {
+                Some(_) => format!("declare `{name}` without `many`"),
+                None => format!("write `{}: [{INPUTS}.{name}]`", port.name),
+            };
+            return Err((message, help));
+        }
+        let feeding = self.inputs.get(user).into_iter().flatten().filter(|input| input.port == name);
+        let inputs = feeding.map(|input| Input { port: port.name, ..*input }).collect();
+        Ok((Origin::Input { name: declared.name, is_many: declared.many }, inputs))
+    }
+
+    /// The stage that a source names, which of its combinations, and which output. A stage whose name has brackets itself, as where a
+    /// pipeline is written out, comes first.
+    fn named(&self, source: &'a str, span: Span, scope: &Scope, problems: &mut Problems) -> Option<Named<'a>> {
+        let (id, output) = selector::split(source);
+        if let Some(&member) = scope.by_name.get(id) {
+            return Some(Named { id, member, selector: None, output });
+        }
+        let (id, selector) = selector::brackets(id).map_or((id, None), |(id, selector)| (id, Some(selector)));
+        let member = self.member(id, span, scope, problems)?;
+        if let Err((message, help)) = selector.map_or(Ok(()), selector::check) {
+            problems.push(Problem::at(span, message).help(help));
+            return None;
+        }
+        Some(Named { id, member, selector, output })
     }
 
     /// The member that a stage's name means.
@@ -367,135 +440,5 @@ impl<'a> Wiring<'a> {
         let stages =
             scope.names.iter().filter(|name| scope.by_name.get(*name).is_some_and(|index| *index != not && yields(index)));
         inputs.chain(stages.map(|name| (*name).to_owned())).collect()
-    }
-
-    /// Circles go to the problems.
-    fn cycles(&self, problems: &mut Problems) {
-        let mut graph: DiGraph<(), Span> = DiGraph::new();
-        let nodes: Vec<NodeIndex> = self.expanded.members.iter().map(|_| graph.add_node(())).collect();
-        for (from, to, span) in &self.needs {
-            if let (Some(from), Some(to)) = (nodes.get(*from), nodes.get(*to)) {
-                graph.add_edge(*from, *to, *span);
-            }
-        }
-        for component in tarjan_scc(&graph).into_iter().filter(|c| c.len() > 1) {
-            let circle = shortest_circle(&graph, &component.into_iter().collect());
-            self.report_circle(&graph, &circle, problems);
-        }
-    }
-
-    fn report_circle(&self, graph: &DiGraph<(), Span>, circle: &[NodeIndex], problems: &mut Problems) {
-        let members: Vec<&Member> = circle.iter().filter_map(|n| self.expanded.members.get(n.index())).collect();
-        let steps = circle.windows(2).filter_map(|pair| match pair {
-            [from, to] => graph.find_edge(*from, *to).and_then(|edge| graph.edge_weight(edge)).copied(),
-            _ => None,
-        });
-        let mut spans: Vec<Span> = steps.take(MOST_DRAWN_STEPS).collect();
-        spans.sort_unstable();
-        let (Some((first, others)), Some(member)) = (spans.split_first(), members.first()) else { return };
-        // A circle through several scopes is closed in the pipeline, or in the definition that has them all.
-        let inside = members.iter().all(|other| other.scope == member.scope);
-        let scope = self.expanded.scopes.get(member.scope).filter(|_| inside);
-        problems.within(scope.map_or(&[], |scope| &scope.used));
-        let ids: Vec<&str> = members.iter().map(|member| member.stage.id.as_str()).collect();
-        let message = format!("stages feed each other in a circle: {}", ids.join(" → "));
-        let problem = Problem::at(*first, message).help("take one of these inputs from another stage".to_owned());
-        problems.push(others.iter().fold(problem, |problem, span| problem.also(*span, "")));
-    }
-
-    /// Counts nodes instead of members.
-    fn edges(&self) -> Vec<Vec<Edge>> {
-        let is_node = |index: &usize| self.expanded.members.get(*index).is_some_and(Member::is_node);
-        let nodes: Vec<usize> = (0..self.expanded.members.len()).filter(is_node).collect();
-        let edge = |input: &Input| {
-            let from = nodes.binary_search(&input.output.node).ok()?;
-            let port = input.label.map_or_else(|| input.port.to_owned(), |label| format!("{}[{label}]", input.port));
-            Some(Edge { port, from, output: input.output.port.to_owned() })
-        };
-        let edges = |index: &usize| match (self.inputs.get(*index), self.expanded.members.get(*index)?.body) {
-            (Some(inputs), Body::Kind(_)) => Some(inputs.iter().filter_map(edge).collect()),
-            _ => None,
-        };
-        nodes.iter().filter_map(edges).collect()
-    }
-}
-
-/// `stage` or `stage.output`.
-fn split(source: &str) -> (&str, Option<&str>) {
-    source.split_once('.').map_or((source, None), |(id, output)| (id, Some(output)))
-}
-
-/// A shortest circle through the first stage of a strongly connected component: the first stage, …, the first stage again.
-fn shortest_circle(graph: &DiGraph<(), Span>, component: &BTreeSet<NodeIndex>) -> Vec<NodeIndex> {
-    let Some(&start) = component.first() else { return Vec::new() };
-    let mut before: HashMap<NodeIndex, NodeIndex> = HashMap::new();
-    let mut queue = VecDeque::from([start]);
-    while let Some(node) = queue.pop_front() {
-        let next: BTreeSet<NodeIndex> = graph.neighbors(node).filter(|n| component.contains(n)).collect();
-        for neighbour in next {
-            if let Entry::Vacant(entry) = before.entry(neighbour) {
-                entry.insert(node);
-                queue.push_back(neighbour);
-            }
-        }
-    }
-    let mut circle = vec![start];
-    let mut node = before.get(&start);
-    while let Some(previous) = node {
-        circle.push(*previous);
-        node = before.get(previous).filter(|_| *previous != start);
-    }
-    circle.reverse();
-    circle
-}
-
-/// The indices of the stages in an order in which each comes after its inputs, and otherwise in the order of the file.
-pub(super) fn order(edges: &[Vec<Edge>]) -> Vec<usize> {
-    let mut feeds: Vec<Vec<usize>> = vec![Vec::new(); edges.len()];
-    let mut waits_for: Vec<usize> = edges.iter().map(Vec::len).collect();
-    for (to, edges) in edges.iter().enumerate() {
-        for edge in edges {
-            if let Some(feeds) = feeds.get_mut(edge.from) {
-                feeds.push(to);
-            }
-        }
-    }
-    let mut ready: BTreeSet<usize> = (0..edges.len()).filter(|i| waits_for.get(*i) == Some(&0)).collect();
-    let mut order = Vec::with_capacity(edges.len());
-    while let Some(next) = ready.pop_first() {
-        order.push(next);
-        for &fed in feeds.get(next).into_iter().flatten() {
-            if let Some(waits_for) = waits_for.get_mut(fed) {
-                *waits_for -= 1;
-                if *waits_for == 0 {
-                    ready.insert(fed);
-                }
-            }
-        }
-    }
-    order
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_order_is_the_files_as_far_as_inputs_allow() {
-        let from = |from: &[usize]| from.iter().map(|&from| Edge { port: "p".into(), from, output: "o".into() }).collect();
-        assert_eq!(order(&[from(&[]), from(&[]), from(&[])]), [0, 1, 2]);
-        // The first needs the last; the second does not care.
-        assert_eq!(order(&[from(&[3]), from(&[]), from(&[0, 0]), from(&[])]), [1, 3, 0, 2]);
-    }
-
-    #[test]
-    fn the_shortest_circle_is_named() {
-        let mut graph = DiGraph::new();
-        let n: Vec<NodeIndex> = (0..4).map(|_| graph.add_node(())).collect();
-        let span = Span { source: 0, start: 0, end: 0 };
-        for (a, b) in [(0, 1), (1, 2), (2, 3), (3, 0), (2, 0), (3, 1)] {
-            graph.add_edge(n[a], n[b], span);
-        }
-        assert_eq!(shortest_circle(&graph, &n.iter().copied().collect()), [n[0], n[1], n[2], n[0]]);
     }
 }

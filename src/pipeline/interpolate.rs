@@ -1,19 +1,23 @@
-//! `${params.x}` and `${env.X}` in texts, `$${` for a `${` that is meant as it stands.
+//! `${params.x}`, `${env.X}` and `${matrix.x}` in texts, `$${` for a `${` that is meant as it stands.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsString;
+use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
-use super::document::Variable;
+use super::combination::{self, Choice};
+use super::document::{Document, Stage, Variable};
 use super::path::{self, Step};
 use super::problem::{Problem, Problems, Span};
 use super::scalar;
 use super::words::{did_you_mean, nearest};
 use super::yaml::{Content, DEEPEST, Entry, MOST_VALUES, Yaml};
 
+/// Values that interpolation may make: more than a file has, for the combinations of a matrix.
+const MOST_MADE: usize = 2 * MOST_VALUES;
 /// Bytes of text that interpolation may make.
-const MOST_TEXT: usize = 8 << 20;
+const MOST_TEXT: usize = 32 << 20;
 
 /// How much interpolation may still make, over all files of a pipeline.
 pub(super) struct Budget {
@@ -23,7 +27,7 @@ pub(super) struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Budget { values: MOST_VALUES, text: MOST_TEXT }
+        Budget { values: MOST_MADE, text: MOST_TEXT }
     }
 }
 
@@ -37,6 +41,24 @@ pub(super) struct Names<'a> {
     /// What `env` declares; absent in a definition, which sees its parameters only.
     pub variables: Option<&'a [Variable]>,
     pub environment: Environment<'a>,
+    pub matrix: Combination<'a>,
+}
+
+impl<'a> Names<'a> {
+    /// What references can name in the pipeline's own file, outside of a matrix.
+    pub fn pipeline(document: &'a Document, environment: Environment<'a>) -> Self {
+        let (params, variables) = (document.params, Some(document.environment.as_slice()));
+        Names { params, variables, environment, matrix: Combination::Of(&[], &[]) }
+    }
+}
+
+/// What `${matrix.…}` refers to.
+#[derive(Clone, Copy)]
+pub(super) enum Combination<'a> {
+    /// The axes of the stage, and their values.
+    Of(&'a [Rc<str>], &'a [Option<Rc<Choice>>]),
+    /// It could not be told, which is a problem already.
+    Unknown,
 }
 
 /// Resolves the values of one file.
@@ -89,6 +111,22 @@ impl<'a> Interpolator<'a> {
         value
     }
 
+    /// A stage's description, in which `${matrix.…}` alone is a reference, and only where there is a matrix.
+    pub fn description(&mut self, stage: &Stage, problems: &mut Problems) -> Option<String> {
+        let text = stage.description.as_ref()?;
+        let (mut whole, mut rest) = (String::new(), text.as_str());
+        while let Some(at) = rest.find("${matrix.").filter(|_| !self.axes().is_empty()) {
+            let (before, reference) = rest.split_at(at);
+            let Some((reference, after)) = reference.strip_prefix("${").and_then(|r| r.split_once('}')) else { break };
+            let span = stage.description_span;
+            let value = self.reference(reference, span, problems)?;
+            whole += before;
+            whole += &as_text(&value, reference, span, problems)?;
+            rest = after;
+        }
+        Some(whole + rest)
+    }
+
     fn text(&mut self, text: &str, span: Span, problems: &mut Problems) -> Option<Value> {
         if !text.contains("${") {
             return self.spend(0, text.len(), span, problems).then(|| Value::String(text.to_owned()));
@@ -131,6 +169,7 @@ impl<'a> Interpolator<'a> {
         match steps.as_slice() {
             [Step::Key(root), path @ ..] if root == "params" && !path.is_empty() => self.follow(path, place, problems),
             [Step::Key(root), Step::Key(name)] if root == "env" => self.variable(name, place, problems),
+            [Step::Key(root), Step::Key(axis), path @ ..] if root == "matrix" => self.choice(axis, path, place, problems),
             [Step::Key(root), ..] => {
                 problems.push(self.unknown_root(root, reference.trim(), place));
                 None
@@ -144,7 +183,9 @@ impl<'a> Interpolator<'a> {
             format!("did you mean `${{params.{reference}}}`?")
         } else if self.names.variables.into_iter().flatten().any(|v| v.name == root) {
             format!("did you mean `${{env.{reference}}}`?")
-        } else if let Some(near) = nearest(root, &["params", "env"]).filter(|near| *near != root) {
+        } else if self.axes().contains(&root) {
+            format!("did you mean `${{matrix.{reference}}}`?")
+        } else if let Some(near) = nearest(root, &["params", "env", "matrix"]).filter(|near| *near != root) {
             format!("did you mean `{near}`?")
         } else {
             format!("write {}", self.forms())
@@ -154,7 +195,60 @@ impl<'a> Interpolator<'a> {
 
     /// How a reference is written.
     fn forms(&self) -> &'static str {
-        if self.names.variables.is_some() { "`${params.NAME}` or `${env.NAME}`" } else { "`${params.NAME}`" }
+        match (self.names.variables.is_some(), self.axes().is_empty()) {
+            (true, true) => "`${params.NAME}` or `${env.NAME}`",
+            (true, false) => "`${params.NAME}`, `${env.NAME}` or `${matrix.NAME}`",
+            (false, true) => "`${params.NAME}`",
+            (false, false) => "`${params.NAME}` or `${matrix.NAME}`",
+        }
+    }
+
+    fn axes(&self) -> Vec<&'a str> {
+        match self.names.matrix {
+            Combination::Of(axes, _) => axes.iter().map(|axis| &**axis).collect(),
+            Combination::Unknown => Vec::new(),
+        }
+    }
+
+    /// The value of an axis, or what is in it at a path.
+    fn choice(&mut self, axis: &str, path: &[Step], place: Span, problems: &mut Problems) -> Option<Value> {
+        let (axes, row) = match self.names.matrix {
+            Combination::Of(axes, row) if !axes.is_empty() => (axes, row),
+            Combination::Unknown => return None,
+            Combination::Of(..) => {
+                let help = format!("give the stage a `matrix: {{ {axis}: [ … ] }}`, or take an input from a stage that has one");
+                problems.push(Problem::at(place, "there is no matrix here").help(help));
+                return None;
+            }
+        };
+        let Some(at) = axes.iter().position(|name| **name == *axis) else {
+            let message = format!("the matrix has no axis `{axis}`");
+            problems.push(Problem::at(place, message).help(did_you_mean(axis, "axes", &self.axes())));
+            return None;
+        };
+        let Some(choice) = row.get(at).and_then(Option::as_ref) else {
+            let message = format!("the combination `{}` has no `{axis}`", combination::label(axes, row));
+            let help = format!("give `{axis}` to the other combinations too, with `include`");
+            problems.push(Problem::at(place, message).help(help));
+            return None;
+        };
+        let mut value = &choice.value;
+        for step in path {
+            let inner = match step {
+                Step::Key(key) => value.get(key),
+                Step::Index(index) => value.get(index),
+            };
+            let Some(inner) = inner else {
+                let keys: Vec<&str> = value.as_object().into_iter().flat_map(Map::keys).map(String::as_str).collect();
+                let message = format!("the value `{}` of axis `{axis}` has no `{}`", choice.label, path::join(path));
+                let help = (!keys.is_empty()).then(|| did_you_mean(&step.to_string(), "keys", &keys));
+                problems.push(Problem::at(place, message).help(help));
+                return None;
+            };
+            value = inner;
+        }
+        let (values, text) = size(value);
+        self.spend(values, text, place, problems).then(|| value.clone())
     }
 
     /// The value at a path under `params`.
@@ -272,11 +366,42 @@ impl<'a> Interpolator<'a> {
                     *self.budget = Budget { values, text };
                     return true;
                 }
-                _ => format!("references make more than {MOST_VALUES} values or {} MiB of text", MOST_TEXT >> 20),
+                _ => format!("references make more than {MOST_MADE} values or {} MiB of text", MOST_TEXT >> 20),
             }
         };
         problems.push(Problem::at(span, message).help("refer to less".to_owned()));
         false
+    }
+}
+
+/// How many values there are in one, itself included, and how much text.
+fn size(value: &Value) -> (usize, usize) {
+    let sum = |sizes: &mut dyn Iterator<Item = (usize, usize)>| sizes.fold((1, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+    match value {
+        Value::String(text) => (1, text.len()),
+        Value::Array(items) => sum(&mut items.iter().map(size)),
+        Value::Object(map) => sum(&mut map.iter().map(|(key, value)| (size(value).0, size(value).1 + key.len()))),
+        Value::Null | Value::Bool(_) | Value::Number(_) => (1, 0),
+    }
+}
+
+/// The axes that the texts of a value refer to.
+pub(super) fn axes_of(yaml: &Yaml, axes: &mut BTreeSet<String>) {
+    match &yaml.content {
+        Content::Scalar { value: Value::String(text), .. } => {
+            for piece in split(text).unwrap_or_default() {
+                if let Piece::Reference(reference) = piece
+                    && let Ok(steps) = path::parse(reference.trim())
+                    && let [Step::Key(root), Step::Key(axis), ..] = steps.as_slice()
+                    && root == "matrix"
+                {
+                    axes.insert(axis.clone());
+                }
+            }
+        }
+        Content::Scalar { .. } => {}
+        Content::Sequence(items) => items.iter().for_each(|item| axes_of(item, axes)),
+        Content::Mapping(entries) => entries.iter().for_each(|entry| axes_of(&entry.value, axes)),
     }
 }
 

@@ -1,18 +1,24 @@
 //! What a pipeline is: the YAML types, positions in the file, interpolation, the typed graph.
 //!
 //! Reading goes through [`yaml`] (a tree with positions), [`overrides`] (`--set`), [`library`] (the definitions that stages use),
-//! [`document`] and [`definition`] (which keys there are), [`expand`] (the stages of definitions at their places), [`graph`] (edges
-//! and order), [`interpolate`] (`${…}`), [`parameters`] (each stage's `with:`) and [`remote`]. Every step collects what is wrong and goes on,
-//! so that one run reports all of it.
+//! [`document`] and [`definition`] (which keys there are), [`expand`] (the stages of definitions at their places), [`graph`] (edges),
+//! [`fan_out`] (the combinations of a [`matrix`]), [`interpolate`] (`${…}`), [`parameters`] (each stage's `with:`) and [`remote`]. Every step collects
+//! what is wrong and goes on, so that one run reports all of it.
 
+mod combination;
 mod configure;
 mod definition;
 mod document;
 mod expand;
+mod fan_out;
 mod file;
 mod graph;
 mod interpolate;
+mod label;
 mod library;
+mod matrix;
+mod nodes;
+mod order;
 mod overrides;
 mod parameters;
 mod path;
@@ -21,6 +27,7 @@ mod remote;
 mod resolved;
 mod scalar;
 mod schema;
+mod selector;
 pub(crate) mod words;
 mod yaml;
 
@@ -36,16 +43,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use self::expand::{Body, Member};
 use self::file::Unreadable;
-use self::interpolate::Environment;
+use self::interpolate::{Budget, Environment, Interpolator, Names};
 use self::library::Library;
 use self::problem::{Problems, Source};
 use crate::stage::{Configured, StageKind};
 use crate::store::Location;
 
 /// The keys of a pipeline.
-const KEYS: &[&str] = &["name", "description", "params", "env", "remote", "stages"];
+const KEYS: &[&str] = &["name", "description", "params", "env", "matrix", "remote", "stages"];
 
 /// A pipeline that has been read and checked: every name resolved, every parameter configured, every edge typed.
 pub struct Pipeline {
@@ -68,7 +74,8 @@ pub struct Pipeline {
 
 /// One stage of a pipeline.
 pub struct Node {
-    /// The key under `stages:`; `OUTER/INNER` for the stage `INNER` of the definition that the stage `OUTER` uses.
+    /// The key under `stages:`; `OUTER/INNER` for the stage `INNER` of the definition that the stage `OUTER` uses; `NAME[AXIS=LABEL,…]`
+    /// for each combination of a matrix.
     pub id: String,
     pub description: Option<String>,
     pub kind: &'static StageKind,
@@ -136,37 +143,23 @@ fn build(text: &str, file: &Path, overrides: &[Override], environment: Environme
     let document = document::read(&root, problems)?;
     let definitions = library.definitions(problems);
     let expanded = expand::expand(&document.stages, &library, &definitions, problems);
-    let edges = graph::edges(&expanded, problems);
-    let (parameters, configured) = configure::configure(&document, &expanded, environment, problems);
+    let feeds = graph::feeds(&expanded, problems);
+    let mut budget = Budget::default();
+    let names = Names::pipeline(&document, environment);
+    let parameters = Interpolator::new(names, &mut budget).parameters(problems);
+    let instances = fan_out::fan_out(&document, &expanded, &feeds, names, &mut budget, problems);
     let base = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let remote = root.entry("remote").and_then(|entry| remote::read(entry, base, problems));
-    if !problems.is_empty() {
-        return None;
-    }
-    let order = graph::order(&edges);
-    let mut position = vec![0; order.len()];
-    for (at, &index) in order.iter().enumerate() {
-        *position.get_mut(index)? = at;
-    }
-    let mut nodes = BTreeMap::new();
-    for ((member, configured), mut inputs) in expanded.members.into_iter().filter(Member::is_node).zip(configured).zip(edges) {
-        let Body::Kind(kind) = member.body else { continue };
-        for edge in &mut inputs {
-            edge.from = *position.get(edge.from)?;
-        }
-        let (id, description, freeze) = (member.stage.id, member.stage.description, member.stage.freeze);
-        let outputs = member.outputs?;
-        nodes.insert(*position.get(nodes.len())?, Node { id, description, kind, configured, inputs, outputs, freeze });
-    }
+    let stages = nodes::nodes(instances, &expanded, problems)?;
     Some(Pipeline {
-        name: document.name.unwrap_or_else(|| name_of(file)),
-        description: document.description,
+        name: document.name.clone().unwrap_or_else(|| name_of(file)),
+        description: document.description.clone(),
         file: file.to_owned(),
         base: base.to_owned(),
         parameters,
-        environment: document.environment,
+        environment: document.environment.clone(),
         remote,
-        stages: nodes.into_values().collect(),
+        stages,
     })
 }
 

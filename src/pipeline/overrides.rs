@@ -11,7 +11,8 @@ use super::{KEYS, scalar};
 /// The name by which messages call the text of an override.
 const SOURCE: &str = "--set";
 /// Where an override can point.
-const PLACES: &str = "an override sets `stages.STAGE.with.PARAMETER`, `stages.STAGE.inputs.PORT`, `params.NAME` or `name`";
+const PLACES: &str = "an override sets `stages.STAGE.with.PARAMETER`, `stages.STAGE.inputs.PORT`, `stages.STAGE.matrix.AXIS`, \
+                      `params.NAME`, `matrix.AXIS` or `name`";
 
 /// A value for one place of the pipeline, from the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,13 +78,13 @@ impl Override {
         let keys: Vec<&str> = self.steps.iter().map(|s| if let Step::Key(key) = s { key.as_str() } else { "" }).collect();
         let places = || PLACES.to_owned();
         match *keys.as_slice() {
-            ["name" | "description"] => Ok(()),
             ["remote", ..] => Err(("`remote` cannot be set".into(), "use `--remote URL` or `--no-remote`".into())),
+            ["name" | "description"] | ["matrix", _, ..] => Ok(()),
             ["params", name, ..] => known(root, "params", name, "parameter"),
-            ["stages", id, "with" | "inputs", _, ..] | ["stages", id, "uses" | "description"] => {
+            ["stages", id, "with" | "inputs" | "matrix", _, ..] | ["stages", id, "uses" | "description"] => {
                 known(root, "stages", id, "stage")
             }
-            ["params" | "stages", ..] => Err((format!("`{}` cannot be set", path::join(&self.steps)), places())),
+            ["params" | "stages" | "matrix", ..] => Err((format!("`{}` cannot be set", path::join(&self.steps)), places())),
             [first, ..] => {
                 let help = if root.entry("stages").is_some_and(|e| e.value.entry(first).is_some()) {
                     let rest = self.steps.get(1..).filter(|s| !s.is_empty()).map_or("PARAMETER".into(), path::join);

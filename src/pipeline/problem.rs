@@ -243,6 +243,20 @@ impl Problems {
         used.clone_into(&mut self.used);
     }
 
+    /// Names the combination of a matrix in the problems that were found since there were `before`, where the value comes from it.
+    pub fn in_combination(&mut self, before: usize, label: &str) {
+        for index in before..self.found.len() {
+            let span = self.found.get(index).and_then(|problem| problem.labels.first()).map(|(span, _)| *span);
+            if !label.is_empty()
+                && span.is_some_and(|span| self.text(span).contains("${matrix."))
+                && let Some(problem) = self.found.get_mut(index)
+                && !problem.message.contains(label)
+            {
+                problem.message = format!("{}, where `{label}`", problem.message);
+            }
+        }
+    }
+
     /// Keeps a problem, once.
     pub fn push(&mut self, mut problem: Problem) {
         let Some((span, _)) = problem.labels.first() else { return self.found.push(problem) };

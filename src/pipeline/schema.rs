@@ -2,15 +2,16 @@
 
 use serde_json::{Map, Value, json};
 
+use super::document::{LONGEST_ID, MOST_STAGES};
 use crate::stage::{OutputPort, Port, StageKind, registry};
 
 const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
 /// Names of parameters, inputs and outputs.
 const WORD: &str = "^[A-Za-z0-9_-]+$";
-/// Names of stages: of those in a definition, only where a pipeline is written out.
-const STAGE: &str = "^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$";
-/// A stage, or one of its outputs.
-const SOURCE: &str = "^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*(\\.[A-Za-z0-9_-]+)?$";
+/// Names of stages: of those in a definition, and of those of a matrix, only where a pipeline is written out.
+const STAGE: &str = "^[A-Za-z0-9_-]+(\\[[^\\[\\]/]+\\])?(/[A-Za-z0-9_-]+(\\[[^\\[\\]/]+\\])?)*$";
+/// A stage, some of its combinations, or one of its outputs.
+const SOURCE: &str = "^[A-Za-z0-9_-]+(\\[[^\\[\\]/]+\\])?(/[A-Za-z0-9_-]+(\\[[^\\[\\]/]+\\])?)*(\\.[A-Za-z0-9_-]+)?$";
 /// The file of a definition.
 const PATH: &str = "^\\.\\.?/.*\\.ya?ml$";
 /// The definition of a value that is a reference.
@@ -61,6 +62,7 @@ fn pipeline() -> Value {
             },
             "env": environment(),
             "remote": remote(),
+            "matrix": matrix("Axes for every stage that refers to them with `${matrix.AXIS}`, and for the stages after it."),
             "stages": stages()
         },
         "$defs": definitions()
@@ -93,7 +95,12 @@ fn definition() -> Value {
                         "properties": {
                             "kind": kind,
                             "description": { "description": "What is expected.", "type": "string" },
-                            "optional": { "description": "It may be left out.", "type": "boolean", "default": false }
+                            "optional": { "description": "It may be left out.", "type": "boolean", "default": false },
+                            "many": {
+                                "description": "It takes any number of artifacts: a list, or all combinations of a matrix.",
+                                "type": "boolean",
+                                "default": false
+                            }
                         }
                     }]
                 }
@@ -128,8 +135,8 @@ fn stages() -> Value {
         "description": "The stages by name. They run in the order that their inputs ask for.",
         "type": "object",
         "minProperties": 1,
-        "maxProperties": 10000,
-        "propertyNames": { "pattern": STAGE, "maxLength": 100 },
+        "maxProperties": MOST_STAGES,
+        "propertyNames": { "pattern": STAGE, "maxLength": LONGEST_ID },
         "additionalProperties": { "$ref": "#/$defs/stage" }
     })
 }
@@ -149,9 +156,37 @@ fn sources() -> Value {
     })
 }
 
+fn matrix(description: &str) -> Value {
+    let combinations = |description: &str| {
+        json!({
+            "description": description,
+            "type": ["array", "null"],
+            "items": { "type": "object", "minProperties": 1, "propertyNames": { "pattern": WORD, "maxLength": 100 } }
+        })
+    };
+    json!({
+        "description": format!("{description} `with` refers to the values as `${{matrix.AXIS}}`."),
+        "type": "object",
+        "minProperties": 1,
+        "propertyNames": { "pattern": WORD, "maxLength": 100 },
+        "properties": {
+            "include": combinations("Adds values of further axes to the combinations that have the rest; or combinations, where none has."),
+            "exclude": combinations("Takes out the combinations that have all these values.")
+        },
+        "additionalProperties": {
+            "description": "The values of an axis: a list, or a mapping of labels to values.",
+            "anyOf": [
+                { "type": "array", "minItems": 1 },
+                { "type": "object", "minProperties": 1 },
+                { "$ref": REFERENCE }
+            ]
+        }
+    })
+}
+
 fn reference() -> Value {
     json!({
-        "description": "A reference to a parameter or an environment variable: `${params.NAME}` or `${env.NAME}`.",
+        "description": "A reference to a parameter, an environment variable or a value of the matrix: `${params.NAME}`, `${env.NAME}` or `${matrix.AXIS}`.",
         "type": "string",
         "pattern": "^\\$\\{.+\\}$"
     })
@@ -234,7 +269,7 @@ fn stage() -> Value {
         "properties": {
             "uses": { "description": "The kind of the stage, or a stage definition.", "oneOf": uses },
             "inputs": {
-                "description": "Where each input comes from: `STAGE` or `STAGE.OUTPUT`.",
+                "description": "Where each input comes from: `STAGE` or `STAGE.OUTPUT`; `STAGE[AXIS=VALUE]` is one combination of a matrix, and `STAGE[*]` all of them, for an input that takes many.",
                 "type": "object",
                 "additionalProperties": sources()
             },
@@ -244,6 +279,7 @@ fn stage() -> Value {
                 "type": "boolean",
                 "default": false
             },
+            "matrix": matrix("One such stage, and one of each that comes after it, for every combination of these values."),
             "description": { "description": "What the stage is for.", "type": "string" }
         },
         "allOf": choice.collect::<Vec<_>>()
@@ -285,11 +321,11 @@ fn stage_of(kind: &StageKind, with: &Value) -> Value {
 
 fn input(port: &Port) -> Value {
     let optional = if port.required { "" } else { ", may be left out" };
-    json!({
-        "description": format!("{} ({}{optional})", port.doc, port.kind),
-        "type": ["string", "integer"],
-        "pattern": SOURCE
-    })
+    let mut schema = if port.many { sources() } else { source() };
+    if let Some(schema) = schema.as_object_mut() {
+        schema.insert("description".into(), json!(format!("{} ({}{optional})", port.doc, port.kind)));
+    }
+    schema
 }
 
 fn output(port: &OutputPort) -> String {

@@ -9,12 +9,12 @@ use serde_json::Value;
 use super::problem::{Problem, Problems, Span};
 use super::scalar;
 
-/// Keys and values that a document may have, aliases expanded.
-pub(super) const MOST_VALUES: usize = 100_000;
+/// Keys and values that a document may have, aliases expanded: enough for a pipeline of the most stages, written out.
+pub(super) const MOST_VALUES: usize = 500_000;
 /// How deep values may be nested, aliases expanded.
 pub(super) const DEEPEST: usize = 100;
-/// Characters of a key.
-const LONGEST_KEY: usize = 128;
+/// Characters of a key: the name of a stage with its combination, where a pipeline is written out.
+const LONGEST_KEY: usize = 512;
 
 /// A value and where it stands: a collection's span ends with its first line.
 #[derive(Debug, Clone)]
@@ -389,7 +389,7 @@ mod tests {
         a.yaml:1:1: merge keys (`<<`) are not part of YAML 1.2
         a.yaml:1:8: this alias stands inside of the value that it repeats
         a.yaml:1:4: this is not YAML: while parsing node, found unknown anchor
-        a.yaml:6:40: there are more than 100000 keys and values, aliases expanded
+        a.yaml:7:20: there are more than 500000 keys and values, aliases expanded
         a.yaml:2:64: values are nested more than 100 deep
         a.yaml:1:101: values are nested more than 100 deep
         a.yaml:1:4: the tag `!!str` is not understood

@@ -482,11 +482,11 @@ fn hostile_definitions_are_refused() {
         &files,
     );
     fs::write(folder.0.path().join("stages/latin.yaml"), b"# caf\xe9\n").unwrap();
-    fs::File::create(folder.0.path().join("stages/large.yaml")).unwrap().set_len(9 << 20).unwrap();
+    fs::File::create(folder.0.path().join("stages/large.yaml")).unwrap().set_len(33 << 20).unwrap();
     insta::assert_snapshot!(folder.lines(), @r"
     pipelines/a.yaml:6:15: the path of a definition must be relative
     pipelines/a.yaml:11:15: `stages/dir.yaml` is no file
-    pipelines/a.yaml:13:15: `stages/large.yaml` is larger than the 8 MiB that such a file may have
+    pipelines/a.yaml:13:15: `stages/large.yaml` is larger than the 32 MiB that such a file may have
     pipelines/a.yaml:14:15: `../stages/gone.txt` is no definition
     pipelines/a.yaml:15:15: there is no kind of stage `gone.yaml`
     pipelines/a.yaml:16:16: `pipelines/a.yaml` is the pipeline itself

@@ -445,8 +445,8 @@ fn overrides_are_checked() {
     1 │ stages.base.with.source.x=1
       · ─────────────────────────
       ╰────
-     help: an override sets `stages.STAGE.with.PARAMETER`, `stages.STAGE.inputs.PORT`, `params.NAME`
-           or `name`
+     help: an override sets `stages.STAGE.with.PARAMETER`, `stages.STAGE.inputs.PORT`,
+           `stages.STAGE.matrix.AXIS`, `params.NAME`, `matrix.AXIS` or `name`
 
      × unknown parameter `sorce` of stage `base`
       ╭─[--set:1:1]
@@ -460,8 +460,8 @@ fn overrides_are_checked() {
     1 │ stages.base=y
       · ───────────
       ╰────
-     help: an override sets `stages.STAGE.with.PARAMETER`, `stages.STAGE.inputs.PORT`, `params.NAME`
-           or `name`
+     help: an override sets `stages.STAGE.with.PARAMETER`, `stages.STAGE.inputs.PORT`,
+           `stages.STAGE.matrix.AXIS`, `params.NAME`, `matrix.AXIS` or `name`
 
      × this is not YAML: while parsing a flow sequence, expected ',' or ']'
       ╭─[--set:1:14]
@@ -475,8 +475,8 @@ fn overrides_are_checked() {
     1 │ seed=1
       · ────
       ╰────
-     help: an override sets `stages.STAGE.with.PARAMETER`, `stages.STAGE.inputs.PORT`, `params.NAME`
-           or `name`
+     help: an override sets `stages.STAGE.with.PARAMETER`, `stages.STAGE.inputs.PORT`,
+           `stages.STAGE.matrix.AXIS`, `params.NAME`, `matrix.AXIS` or `name`
     ");
     insta::assert_snapshot!(drawn(Err(Override::parse("params.rate").unwrap_err())), @"
      × an override is written as `PATH=VALUE`
@@ -484,8 +484,8 @@ fn overrides_are_checked() {
     1 │ params.rate
       · ───────────
       ╰────
-     help: an override sets `stages.STAGE.with.PARAMETER`, `stages.STAGE.inputs.PORT`, `params.NAME`
-           or `name`
+     help: an override sets `stages.STAGE.with.PARAMETER`, `stages.STAGE.inputs.PORT`,
+           `stages.STAGE.matrix.AXIS`, `params.NAME`, `matrix.AXIS` or `name`
     ");
     insta::assert_snapshot!(drawn(Err(Override::parse("params..rate=1").unwrap_err())), @"
      × the path `params..rate` has an empty part
@@ -493,8 +493,8 @@ fn overrides_are_checked() {
     1 │ params..rate=1
       · ────────────
       ╰────
-     help: an override sets `stages.STAGE.with.PARAMETER`, `stages.STAGE.inputs.PORT`, `params.NAME`
-           or `name`
+     help: an override sets `stages.STAGE.with.PARAMETER`, `stages.STAGE.inputs.PORT`,
+           `stages.STAGE.matrix.AXIS`, `params.NAME`, `matrix.AXIS` or `name`
     ");
 }
 

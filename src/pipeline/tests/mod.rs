@@ -1,6 +1,7 @@
 //! What comes out of a pipeline that is right, and that nothing makes the reading panic.
 
 mod definitions;
+mod matrix;
 mod messages;
 
 use std::collections::HashMap;
@@ -114,12 +115,16 @@ stages:
     let document = document::read(&root, &mut problems).unwrap();
     let library = Library::default();
     let expanded = expand::expand(&document.stages, &library, &[], &mut problems);
-    let edges = graph::edges(&expanded, &mut problems);
+    let feeds = graph::feeds(&expanded, &mut problems);
     assert!(problems.is_empty(), "{}", problems.into_error());
-    let order: Vec<&str> = graph::order(&edges).into_iter().map(|i| document.stages[i].id.as_str()).collect();
+    let from = |feed: &graph::Feed| match feed.from {
+        graph::Origin::Stage { member, output, .. } => (member, format!("{}.{output}", document.stages[member].id)),
+        graph::Origin::Input { .. } => unreachable!("this is no definition"),
+    };
+    let needs: Vec<Vec<usize>> = feeds.iter().map(|feeds| feeds.iter().map(|feed| from(feed).0).collect()).collect();
+    let order: Vec<&str> = order::order(&needs).into_iter().map(|i| document.stages[i].id.as_str()).collect();
     assert_eq!(order, ["base", "judged", "before", "mined", "tuned", "after", "table"]);
-    let table: Vec<String> =
-        edges[0].iter().map(|e| format!("{}: {}.{}", e.port, document.stages[e.from].id, e.output)).collect();
+    let table: Vec<String> = feeds[0].iter().map(|feed| format!("{}: {}", feed.port, from(feed).1)).collect();
     assert_eq!(table, ["baseline: before.metrics", "tuned: after.metrics"]);
 }
 
