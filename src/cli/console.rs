@@ -20,6 +20,8 @@ pub(super) struct Console {
     bars: MultiProgress,
     terminal: bool,
     color: bool,
+    /// Whether stages that are cached are worth a line.
+    cached: bool,
     /// Width of the names of stages.
     width: usize,
     stages: Mutex<HashMap<String, Shown>>,
@@ -38,9 +40,15 @@ impl Console {
             bars: MultiProgress::new(),
             terminal: std::io::stderr().is_terminal(),
             color: style.stderr,
+            cached: true,
             width: stages.map(str::len).max().unwrap_or(0),
             stages: Mutex::new(HashMap::new()),
         }
+    }
+
+    /// Says nothing of stages that are cached.
+    pub fn without_cached(self) -> Self {
+        Console { cached: false, ..self }
     }
 
     fn line(&self, stage: &str, tone: Tone, state: &str, text: &str) {
@@ -106,6 +114,7 @@ impl Console {
         let summary = record.outcome.as_ref().map(|o| o.summary.as_str()).unwrap_or_default();
         let took = record.seconds.map(seconds).unwrap_or_default();
         match record.status {
+            StageStatus::Cached if !self.cached => return,
             StageStatus::Cached => self.line(stage, Tone::Dim, "cached", summary),
             StageStatus::Done => self.line(stage, Tone::Good, "done", format!("in {took}  {summary}").trim_end()),
             StageStatus::Failed => self.line(stage, Tone::Bad, "failed", record.error.as_deref().unwrap_or_default()),

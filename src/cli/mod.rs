@@ -3,6 +3,7 @@
 mod console;
 mod diff;
 mod encode;
+mod init;
 mod place;
 mod plan;
 mod print;
@@ -11,6 +12,7 @@ mod runs;
 mod schema;
 mod show;
 mod stages;
+mod sweep;
 
 use std::io;
 use std::path::PathBuf;
@@ -49,8 +51,12 @@ struct Global {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Write a pipeline for a folder of documents, which runs at once
+    Init(init::Init),
     /// Run a pipeline: what is cached is taken from the store, the rest is computed
     Run(run::Run),
+    /// Run a pipeline once for each combination of values, and say which is best
+    Sweep(sweep::RunSweep),
     /// Say what a run would do, and why
     Plan(plan::Plan),
     /// List the runs
@@ -107,7 +113,9 @@ pub fn main() -> ExitCode {
     }
     let global = &cli.global;
     let result = match &cli.command {
+        Command::Init(command) => command.call(global, style),
         Command::Run(command) => command.call(global, style),
+        Command::Sweep(command) => command.call(global, style),
         Command::Plan(command) => command.call(global, style),
         Command::Runs(command) => command.call(global, style),
         Command::Show(command) => command.call(global, style),

@@ -7,11 +7,11 @@ use indexmap::IndexMap;
 use jiff::Timestamp;
 
 use super::console::Console;
-use super::place::Place;
+use super::place::{Place, below_here};
 use super::print::{self, Style, seconds};
 use super::{Failure, Global};
 use crate::cancel::Cancel;
-use crate::engine::{Engine, Options};
+use crate::engine::{Engine, Observer, Options};
 use crate::pipeline::{self, Override, Pipeline};
 use crate::run::{Environment, Git, Host, Recorder, RunRecord, RunStatus, StageRecord, StageStatus};
 use crate::runtime::{cache, library};
@@ -57,32 +57,20 @@ impl Selected {
     pub fn options(&self, jobs: usize) -> Options {
         Options { force: self.force.iter().cloned().collect(), only: self.only.iter().cloned().collect(), jobs }
     }
-}
 
-impl Run {
-    pub fn call(&self, global: &Global, style: Style) -> Result<(), Failure> {
-        let pipeline = self.selected.pipeline()?;
-        let place = Place::of_pipeline(global, &self.selected.file)?;
-        let store = Store::open(&place.store).map_err(|e| Failure::Call(e.into()))?;
-        let options = self.selected.options(self.jobs.unwrap_or(0).into());
-        let engine = Engine::prepare(&pipeline, &store, cache::folder(), options).map_err(|e| Failure::Call(e.into()))?;
-        engine.check_only().map_err(|e| Failure::Call(e.into()))?;
-        let record = self.record(&pipeline);
-        let recorder = Recorder::create(&place.runs, record, &pipeline.resolved()).map_err(|e| Failure::Call(e.into()))?;
-        let cancel = cancel_on_signal();
-        let console = Console::new(pipeline.stages.iter().map(|n| n.id.as_str()), style);
-        let record = engine.run(&recorder, &console, &cancel).map_err(|e| Failure::Failed(e.into()))?;
-        let folder = below_here(recorder.folder());
-        if global.json {
-            print::json(&record)?;
-        } else {
-            print::text(&report(&record, &folder, style))?;
-        }
-        match record.status {
-            RunStatus::Done => Ok(()),
-            RunStatus::Interrupted => Err(Failure::Interrupted),
-            RunStatus::Failed | RunStatus::Running => Err(Failure::Told),
-        }
+    /// Runs a pipeline that has been read and prepared, in a new directory under `runs`; its record and that directory.
+    pub fn run(
+        &self,
+        pipeline: &Pipeline,
+        engine: &Engine,
+        runs: &Path,
+        observer: &dyn Observer,
+        cancel: &Cancel,
+    ) -> Result<(RunRecord, PathBuf), Failure> {
+        let recorder = Recorder::create(runs, self.record(pipeline), &pipeline.resolved());
+        let recorder = recorder.map_err(|e| Failure::Call(e.into()))?;
+        let record = engine.run(&recorder, observer, cancel).map_err(|e| Failure::Failed(e.into()))?;
+        Ok((record, recorder.folder().to_owned()))
     }
 
     /// The record of a run that has not begun.
@@ -95,12 +83,12 @@ impl Run {
             format: 1,
             id: String::new(),
             pipeline: pipeline.name.clone(),
-            file: self.selected.file.to_string_lossy().into_owned(),
+            file: self.file.to_string_lossy().into_owned(),
             status: RunStatus::Running,
             started: Timestamp::now(),
             finished: None,
             seconds: None,
-            overrides: self.selected.set.clone(),
+            overrides: self.set.clone(),
             parameters: pipeline.parameters.clone(),
             environment: Environment {
                 retune: env!("CARGO_PKG_VERSION").to_owned(),
@@ -113,11 +101,29 @@ impl Run {
     }
 }
 
-/// The path that is shorter to type from here.
-fn below_here(folder: &Path) -> String {
-    let here = std::env::current_dir().ok();
-    let below = here.as_deref().and_then(|here| folder.strip_prefix(here).ok());
-    below.unwrap_or(folder).display().to_string()
+impl Run {
+    pub fn call(&self, global: &Global, style: Style) -> Result<(), Failure> {
+        let pipeline = self.selected.pipeline()?;
+        let place = Place::of_pipeline(global, &self.selected.file)?;
+        let store = Store::open(&place.store).map_err(|e| Failure::Call(e.into()))?;
+        let options = self.selected.options(self.jobs.unwrap_or(0).into());
+        let engine = Engine::prepare(&pipeline, &store, cache::folder(), options).map_err(|e| Failure::Call(e.into()))?;
+        engine.check_only().map_err(|e| Failure::Call(e.into()))?;
+        let cancel = cancel_on_signal();
+        let console = Console::new(pipeline.stages.iter().map(|n| n.id.as_str()), style);
+        let (record, folder) = self.selected.run(&pipeline, &engine, &place.runs, &console, &cancel)?;
+        let folder = below_here(&folder);
+        if global.json {
+            print::json(&record)?;
+        } else {
+            print::text(&report(&record, &folder, style))?;
+        }
+        match record.status {
+            RunStatus::Done => Ok(()),
+            RunStatus::Interrupted => Err(Failure::Interrupted),
+            RunStatus::Failed | RunStatus::Running => Err(Failure::Told),
+        }
+    }
 }
 
 /// What is printed at the end of a run: the tables that stages made, how it went, and where it lies.
@@ -140,7 +146,7 @@ fn report(record: &RunRecord, folder: &str, style: Style) -> String {
 }
 
 /// Set by the first Ctrl-C; the second ends the program at once.
-fn cancel_on_signal() -> Cancel {
+pub(super) fn cancel_on_signal() -> Cancel {
     let cancel = Cancel::default();
     let set = cancel.clone();
     // Fails only when there is a handler already, which there is not.

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 
 use crate::pipeline::{Node, Pipeline};
 use crate::stage::{External, Surroundings};
-use crate::store::{Last, Store};
+use crate::store::{Digest, Last, Store};
 
 /// What is asked of a run besides the pipeline.
 #[derive(Debug, Clone, Default)]
@@ -78,6 +78,16 @@ impl<'a> Engine<'a> {
         }
         let last = store.last(&pipeline.name);
         Ok(Engine { pipeline, store, downloads, options, externals, last })
+    }
+
+    /// The digest of everything that decides what the pipeline yields: its stages with their code, parameters and edges, and what they
+    /// read from outside.
+    pub fn identity(&self) -> Digest {
+        let stages = self.pipeline.stages.iter().zip(&self.externals).map(|(node, externals)| {
+            let edges: Vec<_> = node.inputs.iter().map(|edge| (&edge.port, edge.from, &edge.output)).collect();
+            serde_json::json!([node.id, node.kind.name, node.kind.version, Self::keyed(node), edges, externals])
+        });
+        Digest::of(serde_json::Value::Array(stages.collect()).to_string().as_bytes())
     }
 
     /// Whether `options.only` leaves this stage out, neither running it nor needing it.

@@ -20,6 +20,8 @@ mod problem;
 mod resolved;
 mod scalar;
 mod schema;
+mod settable;
+mod values;
 mod words;
 mod yaml;
 
@@ -28,6 +30,9 @@ pub use document::Variable;
 pub use overrides::Override;
 pub use problem::{PipelineError, Place, Problem, Report};
 pub use schema::schemas;
+pub use settable::Settable;
+pub use values::{Listed, values};
+pub use words::did_you_mean;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -59,6 +64,8 @@ pub struct Pipeline {
     pub environment: Vec<Variable>,
     /// In an order in which every stage comes after its inputs; the file's order among stages that do not depend on each other.
     pub stages: Vec<Node>,
+    /// What can be set, by short names.
+    pub settable: Settable,
 }
 
 /// One stage of a pipeline.
@@ -134,6 +141,7 @@ fn build(text: &str, file: &Path, overrides: &[Override], environment: Environme
     if !problems.is_empty() {
         return None;
     }
+    let settable = Settable::of(&document, &library, &definitions);
     let order = graph::order(&edges);
     let mut position = vec![0; order.len()];
     for (at, &index) in order.iter().enumerate() {
@@ -157,6 +165,7 @@ fn build(text: &str, file: &Path, overrides: &[Override], environment: Environme
         parameters,
         environment: document.environment,
         stages: nodes.into_values().collect(),
+        settable,
     })
 }
 
