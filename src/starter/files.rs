@@ -49,8 +49,8 @@ pub fn gitignore(folder: &Path, notes: &mut Vec<String>) -> Result<Option<File>>
     Ok(Some(File { path, text, what: "keeps the store and the runs out of git".to_owned(), extends: true }))
 }
 
-/// Writes the files in their order, each whole; those that are there with the same content are left alone. When one cannot be written, those that
-/// were new are removed again. The files and what they are.
+/// Writes the files in their order, each whole; those that are there with the same content are left alone. When one cannot be
+/// written, those before it are again as they were. The files and what they are.
 ///
 /// # Errors
 /// Files are there with another content and `force` is not given, or one cannot be written.
@@ -66,16 +66,20 @@ pub fn write(files: Vec<File>, force: bool) -> Result<Vec<(PathBuf, String)>> {
         let them = if replaced.len() == 1 { "it" } else { "them" };
         bail!("{} would be replaced; keep {them} with another `--name`, or replace {them} with `--force`", replaced.join(", "));
     }
-    let mut new: Vec<&Path> = Vec::new();
+    let mut before: Vec<(&Path, Option<Vec<u8>>)> = Vec::new();
     for file in &files {
-        let existed = file.path.exists();
+        before.push((&file.path, fs::read(&file.path).ok()));
         let folder = file.path.parent().unwrap_or(Path::new("."));
         let written = fs::create_dir_all(folder).and_then(|()| write_atomically(&file.path, file.text.as_bytes()));
         if let Err(error) = written {
-            new.iter().for_each(|path| drop(fs::remove_file(path)));
+            before.pop();
+            // The error that is told is the first one.
+            before.iter().for_each(|(path, bytes)| match bytes {
+                Some(bytes) => drop(write_atomically(path, bytes)),
+                None => drop(fs::remove_file(path)),
+            });
             return Err(error).with_context(|| format!("`{}` cannot be written", file.path.display()));
         }
-        new.extend((!existed).then_some(file.path.as_path()));
     }
     Ok(files.into_iter().map(|file| (file.path, file.what)).collect())
 }
@@ -100,7 +104,7 @@ mod tests {
             message(write(vec![file("c"), file("mine"), file("file/below")], true))
                 .contains("`FOLDER/file/below` cannot be written")
         );
-        assert!(!at("c").exists());
+        assert!(!at("c").exists() && fs::read_to_string(at("mine")).unwrap() == "mine");
         assert_eq!(write(vec![file("a/b"), file("mine")], true).unwrap().len(), 2);
         assert_eq!(write(vec![file("a/b"), file("mine")], false).unwrap().len(), 0, "they are there as they should be");
     }

@@ -86,7 +86,9 @@ fn flow(load: &Value) -> String {
         Value::String(text) => Value::String(text.replace("${", "$${")).to_string(),
         other => other.to_string(),
     };
-    let entries: Vec<String> =
-        load.as_object().into_iter().flatten().map(|(name, value)| format!("{name}: {}", text(value))).collect();
+    let mut entries: Vec<(&String, &Value)> = load.as_object().into_iter().flatten().collect();
+    // What people look for stands first.
+    entries.sort_by_key(|(name, _)| *name != "path");
+    let entries: Vec<String> = entries.into_iter().map(|(name, value)| format!("{name}: {}", text(value))).collect();
     format!("{{ {} }}", entries.join(", "))
 }

@@ -90,9 +90,8 @@ impl Queries {
         if queries.counts().contains(&0) {
             let places: usize = queries.counts().iter().sum();
             bail!(
-                "there is too little text to make queries from: {} documents with {places} passages that a heading or a sentence asks for, and \
-                 at least three are needed; add documents, or give judged queries with `--queries FILE`",
-                corpus.documents.len()
+                "there is too little text to make queries from: {places} passages that a heading or a sentence asks for, and at least three are \
+                 needed; add documents, or give judged queries with `--queries FILE`"
             );
         }
         Ok(queries)
