@@ -16,6 +16,8 @@ pub mod run;
 pub mod runtime;
 pub mod schemas;
 pub mod stage;
+pub mod starter;
 pub mod store;
+pub mod sweep;
 pub mod text;
 pub mod train;

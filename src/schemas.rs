@@ -1,19 +1,25 @@
 //! The JSON Schemas that are shipped in `schemas/`: generated from the Rust types, so that they cannot say anything else.
 
-use schemars::schema_for;
+use schemars::{Schema, schema_for};
 use serde_json::Value;
 
 use crate::run::RunRecord;
+use crate::sweep::SweepRecord;
 
 /// File name → the schema as text.
 pub fn all() -> Vec<(&'static str, String)> {
-    let mut run = serde_json::to_value(schema_for!(RunRecord)).unwrap_or_default();
-    if let Some(map) = run.as_object_mut() {
-        map.insert("title".into(), Value::from("retune run record"));
-    }
     let mut schemas = crate::pipeline::schemas();
-    schemas.push(("run.schema.json", run));
+    schemas.push(("run.schema.json", record(&schema_for!(RunRecord), "retune run record")));
+    schemas.push(("sweep.schema.json", record(&schema_for!(SweepRecord), "retune sweep record")));
     schemas.into_iter().map(|(file, schema)| (file, format!("{schema:#}\n"))).collect()
+}
+
+fn record(schema: &Schema, title: &str) -> Value {
+    let mut schema = serde_json::to_value(schema).unwrap_or_default();
+    if let Some(map) = schema.as_object_mut() {
+        map.insert("title".into(), Value::from(title));
+    }
+    schema
 }
 
 #[cfg(test)]

@@ -49,6 +49,11 @@ impl Console {
         }
     }
 
+    /// Says nothing of stages that are cached.
+    pub fn without_cached(self) -> Self {
+        Console { lists_all: false, ..self }
+    }
+
     fn line(&self, stage: &str, tone: Tone, state: &str, text: &str) {
         let state = paint(&format!("{state:<11}"), tone, self.color);
         let line = format!("{stage:<width$}  {state} {text}", width = self.width);

@@ -5,6 +5,7 @@ mod diff;
 mod encode;
 mod gc;
 mod graph;
+mod init;
 mod place;
 mod plan;
 mod print;
@@ -16,6 +17,7 @@ mod runs;
 mod schema;
 mod show;
 mod stages;
+mod sweep;
 mod tag;
 mod verify;
 
@@ -56,8 +58,12 @@ struct Global {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Write a pipeline for a folder of documents, which runs at once
+    Init(init::Init),
     /// Run a pipeline: what is cached is taken from the store, the rest is computed
     Run(run::Run),
+    /// Run a pipeline once for each combination of values, and say which is best
+    Sweep(sweep::RunSweep),
     /// Say what a run would do, and why
     Plan(plan::Plan),
     /// List runs: filtered, sorted, with the parameters and metrics you name
@@ -128,7 +134,9 @@ pub fn main() -> ExitCode {
     }
     let global = &cli.global;
     let result = match &cli.command {
+        Command::Init(command) => command.call(global, style),
         Command::Run(command) => command.call(global, style),
+        Command::Sweep(command) => command.call(global, style),
         Command::Plan(command) => command.call(global, style),
         Command::Runs(command) => command.call(global, style),
         Command::Show(command) => command.call(global, style),

@@ -58,6 +58,13 @@ fn project(folder: &Path) -> PathBuf {
     marked.or_else(pipelines).unwrap_or(folder).to_owned()
 }
 
+/// The path that is shorter to type from here.
+pub(super) fn below_here(path: &Path) -> String {
+    let here = std::env::current_dir().ok();
+    let below = here.as_deref().and_then(|here| path.strip_prefix(here).ok());
+    below.unwrap_or(path).display().to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,8 +12,9 @@ use serde::Serialize;
 
 use super::console::Console;
 use super::place::Place;
+use super::place::below_here;
 use super::print::{self, Style, Tone, paint};
-use super::run::{below_here, cancel_on_signal};
+use super::run::cancel_on_signal;
 use super::{Failure, Global};
 use crate::engine::{Engine, Options};
 use crate::pipeline::{self, Pipeline};

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::console::Console;
-use super::place::Place;
+use super::place::{Place, below_here};
 use super::print::{self, Style, seconds};
 use super::remote::{self, Sharing};
 use super::{Failure, Global};
@@ -21,7 +21,7 @@ use crate::stage;
 use crate::store::Store;
 
 /// Which pipeline, and what is different this time.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(super) struct Selected {
     /// The pipeline file
     #[arg(value_name = "PIPELINE")]
@@ -43,7 +43,7 @@ pub(super) struct Selected {
     pub only: Vec<String>,
     /// Stages that run side by side [default: one a processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    jobs: Option<u16>,
+    pub jobs: Option<u16>,
 }
 
 /// Runs a pipeline.
@@ -74,6 +74,40 @@ impl Selected {
             jobs: self.jobs.unwrap_or(0).into(),
         }
     }
+
+    /// The directory of a run that begins now, under `runs`.
+    pub fn recorder(&self, pipeline: &Pipeline, runs: &Path, git: Option<Git>) -> Result<Recorder, Failure> {
+        let record = self.record(pipeline, git).based(runs, &pipeline.base);
+        Recorder::create(runs, record, &pipeline.resolved()).map_err(|e| Failure::Call(e.into()))
+    }
+
+    /// The record of a run that has not begun.
+    fn record(&self, pipeline: &Pipeline, git: Option<Git>) -> RunRecord {
+        let stage = |node: &pipeline::Node| {
+            let stage = StageRecord { uses: node.kind.name.to_owned(), ..StageRecord::default() };
+            (node.id.clone(), stage)
+        };
+        RunRecord {
+            format: 1,
+            id: String::new(),
+            pipeline: pipeline.name.clone(),
+            file: self.file.to_string_lossy().into_owned(),
+            base: String::new(),
+            status: RunStatus::Running,
+            started: Timestamp::now(),
+            finished: None,
+            seconds: None,
+            overrides: self.set.clone(),
+            parameters: pipeline.parameters.clone(),
+            environment: Environment {
+                retune: env!("CARGO_PKG_VERSION").to_owned(),
+                onnx_runtime: library::identity(&cache::folder()).unwrap_or_default(),
+                host: Host::here(),
+                git,
+            },
+            stages: pipeline.stages.iter().map(stage).collect::<IndexMap<_, _>>(),
+        }
+    }
 }
 
 impl Run {
@@ -88,8 +122,7 @@ impl Run {
         let engine = Engine::prepare(&pipeline, &store, cache::folder(), self.selected.options());
         let engine = engine.map_err(|e| Failure::Call(e.into()))?.sharing(remote.as_ref());
         engine.check_only().map_err(|e| Failure::Call(e.into()))?;
-        let record = self.record(&pipeline, git.join().ok().flatten()).based(&place.runs, &pipeline.base);
-        let recorder = Recorder::create(&place.runs, record, &pipeline.resolved()).map_err(|e| Failure::Call(e.into()))?;
+        let recorder = self.selected.recorder(&pipeline, &place.runs, git.join().ok().flatten())?;
         let cancel = cancel_on_signal();
         let console = Console::new(pipeline.stages.iter().map(|n| n.id.as_str()), style);
         if let Some(remote) = &remote {
@@ -113,41 +146,6 @@ impl Run {
             RunStatus::Failed | RunStatus::Running => Err(Failure::Told),
         }
     }
-
-    /// The record of a run that has not begun.
-    fn record(&self, pipeline: &Pipeline, git: Option<Git>) -> RunRecord {
-        let stage = |node: &pipeline::Node| {
-            let stage = StageRecord { uses: node.kind.name.to_owned(), ..StageRecord::default() };
-            (node.id.clone(), stage)
-        };
-        RunRecord {
-            format: 1,
-            id: String::new(),
-            pipeline: pipeline.name.clone(),
-            file: self.selected.file.to_string_lossy().into_owned(),
-            base: String::new(),
-            status: RunStatus::Running,
-            started: Timestamp::now(),
-            finished: None,
-            seconds: None,
-            overrides: self.selected.set.clone(),
-            parameters: pipeline.parameters.clone(),
-            environment: Environment {
-                retune: env!("CARGO_PKG_VERSION").to_owned(),
-                onnx_runtime: library::identity(&cache::folder()).unwrap_or_default(),
-                host: Host::here(),
-                git,
-            },
-            stages: pipeline.stages.iter().map(stage).collect::<IndexMap<_, _>>(),
-        }
-    }
-}
-
-/// The path that is shorter to type from here.
-pub(super) fn below_here(folder: &Path) -> String {
-    let here = std::env::current_dir().ok();
-    let below = here.as_deref().and_then(|here| folder.strip_prefix(here).ok());
-    below.unwrap_or(folder).display().to_string()
 }
 
 /// What is printed at the end of a run: the tables that stages made, how it went, and where it lies.

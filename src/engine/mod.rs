@@ -31,7 +31,7 @@ use self::rows::Compared;
 use self::selection::Selection;
 use crate::pipeline::{Node, Pipeline};
 use crate::stage::{External, Surroundings};
-use crate::store::{Last, Remote, Store};
+use crate::store::{Digest, Last, Remote, Store};
 
 /// A pipeline whose surroundings have been looked at, ready to be planned or run.
 pub struct Engine<'a> {
@@ -96,6 +96,16 @@ impl<'a> Engine<'a> {
         });
         let missing: Vec<String> = missing.collect();
         if missing.is_empty() { Ok(()) } else { Err(PrepareError(missing)) }
+    }
+
+    /// The digest of everything that decides what the pipeline yields: its stages with their code, parameters and edges, and what they
+    /// read from outside.
+    pub fn identity(&self) -> Digest {
+        let stages = self.pipeline.stages.iter().zip(&self.externals).map(|(node, externals)| {
+            let edges: Vec<_> = node.inputs.iter().map(|edge| (&edge.port, edge.from, &edge.output)).collect();
+            serde_json::json!([node.id, node.kind.name, node.kind.version, Self::keyed(node), edges, externals])
+        });
+        Digest::of(serde_json::Value::Array(stages.collect()).to_string().as_bytes())
     }
 
     /// The parameters that count for the key.

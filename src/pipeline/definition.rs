@@ -204,6 +204,11 @@ impl Definition<'_> {
         problems.len() == before
     }
 
+    /// The parameters that can be given.
+    pub fn param_names(&self) -> impl Iterator<Item = &str> {
+        self.params.iter().map(|param| param.entry.key.as_str())
+    }
+
     /// What `${params.…}` refers to in the definition, when the stage that uses it has these values in its `with:`.
     pub fn params(&self, stage: &Stage, mut with: Map<String, Value>) -> Vec<Entry> {
         let given = |name: &str| stage.with.and_then(|(_, yaml)| yaml.entry(name));

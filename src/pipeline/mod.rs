@@ -28,6 +28,8 @@ mod resolved;
 mod scalar;
 mod schema;
 mod selector;
+mod settable;
+mod values;
 pub(crate) mod words;
 mod yaml;
 
@@ -36,7 +38,9 @@ pub use document::Variable;
 pub use overrides::Override;
 pub use problem::{PipelineError, Place, Problem, Report};
 pub use schema::schemas;
-pub(crate) use words::did_you_mean;
+pub use settable::Settable;
+pub use values::{Listed, values};
+pub use words::did_you_mean;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -70,6 +74,8 @@ pub struct Pipeline {
     pub remote: Option<Location>,
     /// In an order in which every stage comes after its inputs; the file's order among stages that do not depend on each other.
     pub stages: Vec<Node>,
+    /// What can be set, by short names.
+    pub settable: Settable,
 }
 
 /// One stage of a pipeline.
@@ -150,6 +156,7 @@ fn build(text: &str, file: &Path, overrides: &[Override], environment: Environme
     let instances = fan_out::fan_out(&document, &expanded, &feeds, names, &mut budget, problems);
     let base = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let remote = root.entry("remote").and_then(|entry| remote::read(entry, base, problems));
+    let settable = Settable::of(&document, &library, &definitions);
     let stages = nodes::nodes(instances, &expanded, problems)?;
     Some(Pipeline {
         name: document.name.clone().unwrap_or_else(|| name_of(file)),
@@ -160,6 +167,7 @@ fn build(text: &str, file: &Path, overrides: &[Override], environment: Environme
         environment: document.environment.clone(),
         remote,
         stages,
+        settable,
     })
 }
 

@@ -27,7 +27,7 @@ fn plain(word: &str) -> String {
 }
 
 /// "did you mean `chunk_size`?", or else the words there are.
-pub(crate) fn did_you_mean(wrong: &str, what: &str, right: &[&str]) -> String {
+pub fn did_you_mean(wrong: &str, what: &str, right: &[&str]) -> String {
     match nearest(wrong, right) {
         Some(word) => format!("did you mean `{word}`?"),
         None if right.is_empty() => format!("there are no {what}"),

@@ -88,7 +88,7 @@ impl Project {
     /// The runs' directories, oldest first.
     pub fn runs(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.path("runs")).into_iter().flatten().flatten();
-        let mut runs: Vec<PathBuf> = entries.map(|e| e.path()).collect();
+        let mut runs: Vec<PathBuf> = entries.map(|e| e.path()).filter(|path| !path.ends_with("sweeps")).collect();
         runs.sort();
         runs
     }
