@@ -6,11 +6,14 @@ use anyhow::Context as _;
 
 use super::{Failure, Global};
 use crate::run::Runs;
+use crate::stage::Allowed;
 
 /// The folders that a command works with.
 pub(super) struct Place {
     pub store: PathBuf,
     pub runs: PathBuf,
+    /// Where the paths of pipelines may lead.
+    pub allowed: Allowed,
 }
 
 impl Place {
@@ -30,6 +33,7 @@ impl Place {
         let project = project(folder);
         Place {
             store: global.store.clone().unwrap_or_else(|| project.join(".retune")),
+            allowed: Allowed::only(&project, global.allow.iter().cloned()),
             runs: global.runs.clone().unwrap_or_else(|| project.join("runs")),
         }
     }

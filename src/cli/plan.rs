@@ -20,8 +20,8 @@ pub(super) struct Plan {
 
 impl Plan {
     pub fn call(&self, global: &Global, style: Style) -> Result<(), Failure> {
-        let pipeline = self.selected.pipeline()?;
         let place = Place::of_pipeline(global, &self.selected.file)?;
+        let pipeline = self.selected.pipeline(&place)?;
         let store = Store::open(&place.store).map_err(|e| Failure::Call(e.into()))?;
         let engine = Engine::prepare(&pipeline, &store, cache::folder(), self.selected.options(0));
         let planned = engine.map_err(|e| Failure::Call(e.into()))?.plan();

@@ -47,10 +47,10 @@ pub(super) struct Run {
 
 impl Selected {
     /// Reads the pipeline.
-    pub fn pipeline(&self) -> Result<Pipeline, Failure> {
+    pub fn pipeline(&self, place: &Place) -> Result<Pipeline, Failure> {
         let overrides = self.set.iter().map(|text| Override::parse(text)).collect::<Result<Vec<_>, _>>();
         let overrides = overrides.map_err(|e| Failure::Pipeline(Box::new(e)))?;
-        pipeline::load(&self.file, &overrides).map_err(|e| Failure::Pipeline(Box::new(e)))
+        pipeline::load(&self.file, &overrides, &place.allowed).map_err(|e| Failure::Pipeline(Box::new(e)))
     }
 
     /// What is asked besides.
@@ -61,8 +61,8 @@ impl Selected {
 
 impl Run {
     pub fn call(&self, global: &Global, style: Style) -> Result<(), Failure> {
-        let pipeline = self.selected.pipeline()?;
         let place = Place::of_pipeline(global, &self.selected.file)?;
+        let pipeline = self.selected.pipeline(&place)?;
         let store = Store::open(&place.store).map_err(|e| Failure::Call(e.into()))?;
         let options = self.selected.options(self.jobs.unwrap_or(0).into());
         let engine = Engine::prepare(&pipeline, &store, cache::folder(), options).map_err(|e| Failure::Call(e.into()))?;

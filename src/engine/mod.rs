@@ -56,7 +56,8 @@ impl<'a> Engine<'a> {
     pub fn prepare(pipeline: &'a Pipeline, store: &'a Store, downloads: PathBuf, options: Options) -> Result<Self, PrepareError> {
         let digests = store.file_digests();
         let digest_file = |path: &std::path::Path| digests.digest(path);
-        let surroundings = Surroundings { base: &pipeline.base, downloads: &downloads, digest_file: &digest_file };
+        let surroundings =
+            Surroundings { base: &pipeline.base, allowed: &pipeline.allowed, downloads: &downloads, digest_file: &digest_file };
         let (mut externals, mut errors) = (Vec::new(), Vec::new());
         let mut options = options;
         for names in [&mut options.force, &mut options.only] {

@@ -9,6 +9,7 @@ use super::document::Document;
 use super::expand::{Body, Expanded};
 use super::interpolate::{Budget, Environment, Interpolator, Names};
 use super::parameters;
+use super::paths::Paths;
 use super::problem::Problems;
 use super::yaml::Entry;
 use crate::stage::Configured;
@@ -18,6 +19,7 @@ pub(super) fn configure(
     document: &Document,
     expanded: &Expanded,
     environment: Environment,
+    paths: &mut Paths,
     problems: &mut Problems,
 ) -> (BTreeMap<String, Value>, Vec<Configured>) {
     let mut budget = Budget::default();
@@ -41,12 +43,24 @@ pub(super) fn configure(
             _ => Some(Value::Object(Map::new())),
         };
         match (member.body, with) {
-            (Body::Kind(kind), Some(with @ Value::Object(_))) => {
-                configured.extend(parameters::configure(kind, stage, with, problems))
+            (Body::Kind(kind), Some(mut with @ Value::Object(_))) => {
+                let found = parameters::configure(kind, stage, with.clone(), problems);
+                configured.extend(match found {
+                    Some(found) if paths.settle(stage, &found, &mut with, &names, problems) => {
+                        parameters::configure(kind, stage, with, problems)
+                    }
+                    found => found,
+                });
             }
-            (Body::Definition(definition, inside), Some(Value::Object(with))) if fits => {
+            (Body::Definition(definition, inside), Some(Value::Object(with))) => {
+                let given = definition.params(stage, with, &names, problems);
+                let Some(given) = given.filter(|_| fits) else { continue };
+                problems.within(expanded.scopes.get(inside).map_or(&[], |scope| &scope.used));
+                let names = Names { params: &given, variables: None, environment };
+                let mut interpolator = Interpolator::new(names, &mut budget);
+                definition.check_defaults(&given, |default, problems| interpolator.resolve(default, problems), problems);
                 if let Some(params) = params.get_mut(inside) {
-                    *params = Some(definition.params(stage, with));
+                    *params = Some(given);
                 }
             }
             _ => {}
