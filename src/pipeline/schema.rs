@@ -447,7 +447,7 @@ mod tests {
                     let kind = at.strip_prefix("/$defs/with.").and_then(registry::find).map(|kind| (kind.schema)().to_value());
                     let required = kind.as_ref().unwrap_or(schema).get("required").and_then(Value::as_array);
                     let required = required.cloned().unwrap_or_default();
-                    let is_parameter = at.starts_with("/$defs/with.");
+                    let is_parameter = at.starts_with("/$defs/with.") && !at.contains("/properties/");
                     let lacks = |key: &String, p: &Value| !required.contains(&json!(key)) && p.get("default").is_none();
                     let lacking = properties.iter().filter(|(key, p)| is_parameter && lacks(key, p));
                     found.extend(lacking.map(|(key, _)| format!("{at}/{key} has no default")));
