@@ -48,6 +48,10 @@ struct Global {
     /// Where runs are kept [default: `runs` in the project's folder]
     #[arg(long, global = true, value_name = "DIR")]
     runs: Option<PathBuf>,
+    /// Let paths of pipelines lead into this folder outside of the project; may be repeated. The environment variable
+    /// `RETUNE_ALLOW` lists more, as `PATH` does
+    #[arg(long, global = true, value_name = "DIR")]
+    allow: Vec<PathBuf>,
     /// Print data as JSON
     #[arg(long, global = true)]
     json: bool,
@@ -120,7 +124,10 @@ impl From<io::Error> for Failure {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
+    // Before the `.env` is read: a pipeline may come with one, and must not allow anything to itself.
+    let allowed = std::env::var_os("RETUNE_ALLOW").unwrap_or_default();
+    cli.global.allow.extend(std::env::split_paths(&allowed).filter(|folder| !folder.as_os_str().is_empty()));
     let style = print::Style::new(cli.global.color);
     // Keys of language models may lie in a `.env`; what the environment has already wins.
     if let Err(error) = dotenvy::dotenv()

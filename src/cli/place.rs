@@ -6,12 +6,15 @@ use anyhow::{Context as _, anyhow};
 
 use super::{Failure, Global};
 use crate::run::Runs;
+use crate::stage::Allowed;
 use crate::store::Store;
 
 /// The folders that a command works with.
 pub(super) struct Place {
     pub store: PathBuf,
     pub runs: PathBuf,
+    /// Where the paths of pipelines may lead.
+    pub allowed: Allowed,
 }
 
 impl Place {
@@ -31,6 +34,7 @@ impl Place {
         let project = project(folder);
         Place {
             store: global.store.clone().unwrap_or_else(|| project.join(".retune")),
+            allowed: Allowed::only(&project, global.allow.iter().cloned()),
             runs: global.runs.clone().unwrap_or_else(|| project.join("runs")),
         }
     }

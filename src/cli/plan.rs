@@ -35,8 +35,8 @@ enum Form {
 
 impl Plan {
     pub fn call(&self, global: &Global, style: Style) -> Result<(), Failure> {
-        let pipeline = self.selected.pipeline()?;
         let place = Place::of_pipeline(global, &self.selected.file)?;
+        let pipeline = self.selected.pipeline(&place)?;
         let store = Store::open(&place.store).map_err(|e| Failure::Call(e.into()))?;
         let engine = Engine::prepare(&pipeline, &store, cache::folder(), self.selected.options());
         let engine = engine.map_err(|e| Failure::Call(e.into()))?;

@@ -160,8 +160,8 @@ impl Which {
     fn open(&self, global: &Global) -> Result<Opened, Failure> {
         let overrides = self.set.iter().map(|text| Override::parse(text)).collect::<Result<Vec<_>, _>>();
         let overrides = overrides.map_err(|e| Failure::Pipeline(Box::new(e)))?;
-        let pipeline = pipeline::load(&self.file, &overrides).map_err(|e| Failure::Pipeline(Box::new(e)))?;
         let place = Place::of_pipeline(global, &self.file)?;
+        let pipeline = pipeline::load(&self.file, &overrides, &place.allowed).map_err(|e| Failure::Pipeline(Box::new(e)))?;
         let none = || anyhow!("there is no remote; add `remote: s3://BUCKET/PREFIX` to the pipeline, or give `--remote URL`");
         let remote = self.sharing.remote(&pipeline)?.ok_or_else(|| Failure::Call(none()))?;
         let store = Store::open(&place.store).map_err(|e| Failure::Call(e.into()))?;

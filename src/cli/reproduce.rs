@@ -22,6 +22,7 @@ use crate::run::{
     Change, Compared, Environment, Git, Host, Recorder, RunRecord, RunStatus, StageChanges, StageRecord, StageStatus,
 };
 use crate::runtime::{cache, library};
+use crate::stage::Allowed;
 use crate::store::{Digest, Store};
 
 /// Runs the locked pipeline of a run again, from nothing but the lock and its inputs, and says of each artifact whether the bytes are the
@@ -96,8 +97,11 @@ impl Reproduce {
         let then = place.runs().compared(&self.run).map_err(|e| Failure::Call(e.into()))?;
         check(&then.record).map_err(Failure::Call)?;
         let base = self.base(&then).map_err(Failure::Call)?;
-        let locked = pipeline::load(&then.folder.join("pipeline.lock.yaml"), &[]).map_err(|e| Failure::Pipeline(Box::new(e)))?;
-        let pipeline = Pipeline { base: base.clone(), ..locked };
+        let lock = then.folder.join("pipeline.lock.yaml");
+        // Its paths start at the folder of the pipeline, not at that of the lock.
+        let locked = pipeline::load(&lock, &[], &Allowed::anywhere()).map_err(|e| Failure::Pipeline(Box::new(e)))?;
+        let allowed = Place::of_pipeline(global, &base.join("pipeline.yaml"))?.allowed;
+        let pipeline = Pipeline { base: base.clone(), allowed, ..locked };
         let scratch = tempfile::Builder::new().prefix("retune-reproduce-").tempdir();
         let scratch =
             scratch.context("no temporary folder can be made; `TMPDIR` names another place").map_err(Failure::Failed)?;

@@ -57,10 +57,10 @@ pub(super) struct Run {
 
 impl Selected {
     /// Reads the pipeline.
-    pub fn pipeline(&self) -> Result<Pipeline, Failure> {
+    pub fn pipeline(&self, place: &Place) -> Result<Pipeline, Failure> {
         let overrides = self.set.iter().map(|text| Override::parse(text)).collect::<Result<Vec<_>, _>>();
         let overrides = overrides.map_err(|e| Failure::Pipeline(Box::new(e)))?;
-        pipeline::load(&self.file, &overrides).map_err(|e| Failure::Pipeline(Box::new(e)))
+        pipeline::load(&self.file, &overrides, &place.allowed).map_err(|e| Failure::Pipeline(Box::new(e)))
     }
 
     /// What is asked besides.
@@ -112,8 +112,8 @@ impl Selected {
 
 impl Run {
     pub fn call(&self, global: &Global, style: Style) -> Result<(), Failure> {
-        let pipeline = self.selected.pipeline()?;
         let place = Place::of_pipeline(global, &self.selected.file)?;
+        let pipeline = self.selected.pipeline(&place)?;
         let store = Store::open(&place.store).map_err(|e| Failure::Call(e.into()))?;
         let remote = self.sharing.remote(&pipeline)?;
         // git looks at its work tree meanwhile.

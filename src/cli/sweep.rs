@@ -81,15 +81,15 @@ impl RunSweep {
         }
         let Some(file) = &self.file else { return Err(Failure::Call(anyhow!("name the pipeline file"))) };
         let shared = Selected { file: file.clone(), set: self.set.clone(), jobs: self.jobs, ..Selected::default() };
-        let pipeline = shared.pipeline()?;
+        let place = Place::of_pipeline(global, file)?;
+        let pipeline = shared.pipeline(&place)?;
         let record = self.record(&shared, &pipeline)?;
         // A mistake in the last point must not be found after hours.
         let points = record.points.iter().map(|point| {
             let selected = Selected { file: file.clone(), set: record.sets(point), jobs: self.jobs, ..Selected::default() };
-            Ok((selected.pipeline()?, selected))
+            Ok((selected.pipeline(&place)?, selected))
         });
         let points = points.collect::<Result<Vec<_>, Failure>>()?;
-        let place = Place::of_pipeline(global, file)?;
         let store = Store::open(&place.store).map_err(|e| Failure::Call(e.into()))?;
         let sweep = sweep::open(&place.runs, record)?;
         let cancel = cancel_on_signal();

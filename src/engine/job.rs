@@ -144,6 +144,7 @@ impl Engine<'_> {
             inputs,
             outputs: outputs.clone(),
             base: &self.pipeline.base,
+            allowed: &self.pipeline.allowed,
             downloads: &self.downloads,
             scratch: &own,
             reporter: &reporter,

@@ -62,7 +62,8 @@ impl<'a> Engine<'a> {
     pub fn prepare(pipeline: &'a Pipeline, store: &'a Store, downloads: PathBuf, options: Options) -> Result<Self, PrepareError> {
         let digests = store.file_digests();
         let digest_file = |path: &std::path::Path| digests.digest(path);
-        let surroundings = Surroundings { base: &pipeline.base, downloads: &downloads, digest_file: &digest_file };
+        let surroundings =
+            Surroundings { base: &pipeline.base, allowed: &pipeline.allowed, downloads: &downloads, digest_file: &digest_file };
         let mut errors = Vec::new();
         let selection = Selection::of(pipeline, &options).map_err(|unknown| errors.extend(unknown)).ok();
         let found: Vec<_> = pipeline.stages.par_iter().map(|node| node.configured.stage.externals(&surroundings)).collect();

@@ -89,7 +89,9 @@ impl FromStr for Measure {
         let names = || QUANTITIES.map(|(name, _)| format!("`{name}`")).join(", ");
         let (name, k) = text.split_once('@').ok_or_else(|| format!("`{text}` is no measure; write one as `ndcg@10`"))?;
         let quantity = QUANTITIES.iter().find(|(n, _)| *n == name).map(|(_, q)| *q);
-        let quantity = quantity.ok_or_else(|| format!("`{name}` is no known measure; known are {}", names()))?;
+        let near = || QUANTITIES.iter().map(|(n, _)| n).find(|n| strsim::osa_distance(n, &name.to_lowercase()) <= 1);
+        let known = || near().map_or_else(|| format!("known are {}", names()), |near| format!("did you mean `{near}`?"));
+        let quantity = quantity.ok_or_else(|| format!("`{name}` is no known measure; {}", known()))?;
         match k.parse() {
             Ok(k) if k > 0 => Ok(Measure { quantity, k }),
             _ => Err(format!("the cut-off `{k}` of `{text}` is no whole number above 0")),
@@ -132,7 +134,8 @@ mod tests {
         for name in ["accuracy@1", "precision@3", "recall@5", "mrr@10", "ndcg@10", "map@100"] {
             assert_eq!(name.parse::<Measure>().unwrap().to_string(), name);
         }
-        insta::assert_snapshot!("ndgc@10".parse::<Measure>().unwrap_err(), @"`ndgc` is no known measure; known are `accuracy`, `precision`, `recall`, `mrr`, `ndcg`, `map`");
+        insta::assert_snapshot!("ndgc@10".parse::<Measure>().unwrap_err(), @"`ndgc` is no known measure; did you mean `ndcg`?");
+        insta::assert_snapshot!("hits@10".parse::<Measure>().unwrap_err(), @"`hits` is no known measure; known are `accuracy`, `precision`, `recall`, `mrr`, `ndcg`, `map`");
         insta::assert_snapshot!("ndcg".parse::<Measure>().unwrap_err(), @"`ndcg` is no measure; write one as `ndcg@10`");
         insta::assert_snapshot!("ndcg@0".parse::<Measure>().unwrap_err(), @"the cut-off `0` of `ndcg@0` is no whole number above 0");
     }

@@ -35,6 +35,11 @@ pub struct Sources {
     pub sha256: Option<String>,
 }
 
+/// Whether a source, as written in a pipeline, can only be a folder on this machine.
+pub fn names_folder(text: &str) -> bool {
+    !["hf:", "pypi:", "https://", "http://"].iter().any(|start| text.starts_with(start)) && catalogue::find(text).is_none()
+}
+
 impl Source {
     /// Reads a source as written in a pipeline; relative directories start at `base`.
     ///

@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value};
 
+use super::declaration::{self, Param};
 use super::document::{self, Edge, Stage, known_keys, mapping, text, word};
-use super::interpolate::literal;
+use super::interpolate::{Names, literal};
 use super::problem::{Problem, Problems, Span};
 use super::selector;
 use super::words::{did_you_mean, nearest};
@@ -51,13 +52,6 @@ impl From<&stage::Port> for Port<'static> {
     }
 }
 
-/// A parameter that a definition declares.
-pub(super) struct Param<'a> {
-    entry: &'a Entry,
-    /// Required without one.
-    default: Option<&'a Yaml>,
-}
-
 /// Reads the structure; nothing when anything is wrong with it.
 pub(super) fn read<'a>(root: &'a Yaml, problems: &mut Problems) -> Option<Definition<'a>> {
     let before = problems.len();
@@ -72,7 +66,7 @@ pub(super) fn read<'a>(root: &'a Yaml, problems: &mut Problems) -> Option<Defini
     }
     let definition = Definition {
         inputs: root.entry(INPUTS).map_or_else(Vec::new, |e| inputs(e, problems)),
-        params: root.entry("params").map_or_else(Vec::new, |e| params(e, problems)),
+        params: root.entry("params").map_or_else(Vec::new, |e| declaration::params(e, problems)),
         outputs: root.entry("outputs").map_or_else(Vec::new, |e| outputs(e, problems)),
         stages: root.entry("stages").map_or_else(Vec::new, |e| document::stages(e, MINIMAL, problems)),
     };
@@ -147,27 +141,6 @@ fn boolean(entry: &Entry, problems: &mut Problems) -> bool {
     false
 }
 
-/// `NAME: { default: …, description: … }`.
-fn params<'a>(entry: &'a Entry, problems: &mut Problems) -> Vec<Param<'a>> {
-    let entries = mapping(&entry.value, "`params`", entry.key_span, problems).unwrap_or(&[]);
-    for Entry { key, key_span, value } in entries {
-        document::id(key, *key_span, "a parameter's name", problems);
-        match &value.content {
-            Content::Mapping(fields) => {
-                known_keys(fields, &["default", "description"], "keys of a parameter", problems);
-                value.entry("description").and_then(|e| text(&e.value, "description", problems));
-            }
-            _ if value.is_null() => {}
-            _ => {
-                let message = format!("the declaration of `{key}` must be a mapping, not {}", value.describe());
-                let help = format!("write `{key}: {{ default: … }}`, or `{key}: {{}}` for one that must be given");
-                problems.push(Problem::at(*key_span, message).help(help));
-            }
-        }
-    }
-    entries.iter().map(|entry| Param { entry, default: entry.value.entry("default").map(|e| &e.value) }).collect()
-}
-
 fn outputs<'a>(entry: &'a Entry, problems: &mut Problems) -> Vec<Edge<'a>> {
     let outputs = document::edges(entry, "output", problems);
     for output in &outputs {
@@ -184,7 +157,7 @@ impl Definition<'_> {
     /// Whether the stage that uses this definition gives what must be given, and nothing else.
     pub fn check(&self, stage: &Stage, problems: &mut Problems) -> bool {
         let before = problems.len();
-        let names: Vec<&str> = self.params.iter().map(|param| param.entry.key.as_str()).collect();
+        let names: Vec<&str> = self.params.iter().map(Param::name).collect();
         let given = match stage.with.map(|(_, yaml)| &yaml.content) {
             Some(Content::Mapping(entries)) => entries.as_slice(),
             _ => &[],
@@ -196,8 +169,8 @@ impl Definition<'_> {
             let what = format!("parameters of `{}`", stage.uses.map_or("", |(uses, _)| uses));
             problems.push(Problem::at(entry.key_span, message).help(did_you_mean(&entry.key, &what, &names)));
         }
-        for name in self.params.iter().filter(|param| param.default.is_none()).map(|param| &param.entry.key) {
-            if !given.iter().any(|entry| entry.key == *name) && !meant.contains(&name.as_str()) {
+        for name in self.params.iter().filter(|param| param.default.is_none()).map(Param::name) {
+            if !given.iter().any(|entry| entry.key == name) && !meant.contains(&name) {
                 problems.push(missing(name, stage));
             }
         }
@@ -206,22 +179,60 @@ impl Definition<'_> {
 
     /// The parameters that can be given.
     pub fn param_names(&self) -> impl Iterator<Item = &str> {
-        self.params.iter().map(|param| param.entry.key.as_str())
+        self.params.iter().map(Param::name)
     }
 
-    /// What `${params.…}` refers to in the definition, when the stage that uses it has these values in its `with:`.
-    pub fn params(&self, stage: &Stage, mut with: Map<String, Value>) -> Vec<Entry> {
-        let given = |name: &str| stage.with.and_then(|(_, yaml)| yaml.entry(name));
-        let param = |param: &Param| {
-            let Entry { key, key_span, .. } = param.entry;
-            match (with.remove(key), given(key), param.default) {
-                (Some(value), Some(Entry { key_span, value: yaml, .. }), _) => {
-                    Some(Entry { key: key.clone(), key_span: *key_span, value: literal(value, yaml.span) })
+    /// What `${params.…}` refers to in the definition, when the stage that uses it has these values in its `with:`, which has these
+    /// `names`. Nothing when a value does not fit what is declared.
+    pub fn params(
+        &self,
+        stage: &Stage,
+        mut with: Map<String, Value>,
+        names: &Names,
+        problems: &mut Problems,
+    ) -> Option<Vec<Entry>> {
+        let before = problems.len();
+        let mut entries = Vec::new();
+        for param in &self.params {
+            let given = stage.with.and_then(|(_, yaml)| yaml.entry(param.name()));
+            match (with.remove(param.name()), given, param.default) {
+                (Some(value), Some(Entry { key, key_span, value: yaml }), _) => {
+                    if let Err((message, help)) = param.check(&value) {
+                        let place = if matches!(yaml.content, Content::Scalar { .. }) { yaml.span } else { *key_span };
+                        let problem = Problem::at(place, format!("{message}, in stage `{}`", stage.id)).help(help);
+                        problems.push(problem.also(param.entry.key_span, "declared"));
+                    }
+                    entries.push(Entry { key: key.clone(), key_span: *key_span, value: literal(value, yaml, names) });
                 }
-                (_, _, default) => Some(Entry { key: key.clone(), key_span: *key_span, value: default?.clone() }),
+                (_, _, Some(default)) => {
+                    let Entry { key, key_span, .. } = param.entry;
+                    entries.push(Entry { key: key.clone(), key_span: *key_span, value: default.clone() });
+                }
+                _ => {}
             }
-        };
-        self.params.iter().filter_map(param).collect()
+        }
+        (problems.len() == before).then_some(entries)
+    }
+
+    /// Whether the defaults that refer to other parameters fit what is declared.
+    pub fn check_defaults(
+        &self,
+        given: &[Entry],
+        mut resolve: impl FnMut(&Yaml, &mut Problems) -> Option<Value>,
+        problems: &mut Problems,
+    ) {
+        for param in &self.params {
+            let Some(default) = param.default else { continue };
+            let is_taken = given.iter().any(|entry| entry.key == param.name() && entry.value.span == default.span);
+            if !is_taken || !declaration::has_references(default) {
+                continue;
+            }
+            if let Some(value) = resolve(default, problems)
+                && let Err((message, help)) = param.check(&value)
+            {
+                problems.push(Problem::at(default.span, message).help(help));
+            }
+        }
     }
 }
 

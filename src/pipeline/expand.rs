@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use super::definition::Definition;
 use super::document::{LONGEST_NAME, MOST_STAGES, Stage};
 use super::library::{self, Library};
+use super::link::is_path;
 use super::problem::{Problem, Problems, Span};
 use super::words::did_you_mean;
 use super::yaml::Yaml;
@@ -73,7 +74,7 @@ pub(super) fn expand<'a>(
     problems: &mut Problems,
 ) -> Expanded<'a> {
     let mut expander = Expander { library, definitions, expanded: Expanded::default(), is_full: false };
-    expander.scope(stages, None, Scope::default(), problems);
+    expander.scope(stages, Scope::default(), problems);
     problems.within(&[]);
     expander.expanded
 }
@@ -88,7 +89,7 @@ struct Expander<'a> {
 
 impl<'a> Expander<'a> {
     /// Adds the stages of a file; the number of their scope.
-    fn scope(&mut self, stages: &'a [Stage<'a>], file: Option<usize>, scope: Scope<'a>, problems: &mut Problems) -> usize {
+    fn scope(&mut self, stages: &'a [Stage<'a>], scope: Scope<'a>, problems: &mut Problems) -> usize {
         let outer = scope.user.and_then(|(user, _)| self.expanded.members.get(user));
         let prefix = outer.map(|member| format!("{}/", member.stage.id)).unwrap_or_default();
         let is_frozen = outer.is_some_and(|member| member.stage.freeze);
@@ -115,7 +116,7 @@ impl<'a> Expander<'a> {
                 body: Body::Unknown,
                 outputs: None,
             });
-            let body = self.body(index, stage, file, &used, problems);
+            let body = self.body(index, stage, &used, problems);
             let outputs = if let Body::Kind(kind) = body { outputs(kind, stage, problems) } else { None };
             if let Some(member) = self.expanded.members.get_mut(index) {
                 (member.body, member.outputs) = (body, outputs);
@@ -134,19 +135,12 @@ impl<'a> Expander<'a> {
     }
 
     /// What a stage uses, with all that is inside.
-    fn body(
-        &mut self,
-        index: usize,
-        stage: &'a Stage<'a>,
-        file: Option<usize>,
-        used: &[Span],
-        problems: &mut Problems,
-    ) -> Body<'a> {
+    fn body(&mut self, index: usize, stage: &'a Stage<'a>, used: &[Span], problems: &mut Problems) -> Body<'a> {
         let Some((uses, span)) = stage.uses else { return Body::Unknown };
-        if !library::is_path(uses) {
+        if !is_path(uses) {
             return kind(uses, span, problems).map_or(Body::Unknown, Body::Kind);
         }
-        let Some(file) = self.library.find(file, uses) else { return Body::Unknown };
+        let Some(file) = self.library.find(uses, span) else { return Body::Unknown };
         let Some(Some(definition)) = self.definitions.get(file) else { return Body::Unknown };
         if used.len() >= DEEPEST {
             let message = format!("definitions use definitions more than {DEEPEST} deep");
@@ -154,7 +148,7 @@ impl<'a> Expander<'a> {
             return Body::Unknown;
         }
         let inside = Scope { user: Some((index, definition)), used: library::within(span, used), ..Scope::default() };
-        Body::Definition(definition, self.scope(&definition.stages, Some(file), inside, problems))
+        Body::Definition(definition, self.scope(&definition.stages, inside, problems))
     }
 }
 

@@ -11,6 +11,7 @@ use super::document::{Document, LONGEST_ID, MOST_STAGES};
 use super::expand::{Body, Expanded, Member};
 use super::graph::{Feed, Origin};
 use super::interpolate::{Budget, Combination, Interpolator, Names, axes_of};
+use super::paths::Paths;
 use super::problem::{Problem, Problems, Span};
 use super::selector::{self, Labels, Selection};
 use super::yaml::Entry;
@@ -54,6 +55,7 @@ pub(super) fn fan_out<'a>(
     feeds: &'a [Vec<Feed<'a>>],
     names: Names<'a>,
     budget: &'a mut Budget,
+    paths: Paths<'a>,
     problems: &mut Problems,
 ) -> Vec<Instance<'a>> {
     let is_unsure = !problems.is_empty();
@@ -62,6 +64,7 @@ pub(super) fn fan_out<'a>(
         feeds,
         names,
         budget,
+        paths,
         axes: expanded.members.iter().map(referred).collect(),
         pipeline: Rc::default(),
         projections: HashMap::new(),
@@ -106,6 +109,7 @@ struct FanOut<'a> {
     /// What references can name in the pipeline.
     names: Names<'a>,
     budget: &'a mut Budget,
+    paths: Paths<'a>,
     /// By member, the axes that its `with` refers to.
     axes: Vec<BTreeSet<String>>,
     /// The pipeline's own matrix.
@@ -242,7 +246,7 @@ impl<'a> FanOut<'a> {
         for row in &table.rows {
             let matrix = if is_known { Combination::Of(&table.axes, row) } else { Combination::Unknown };
             let names = names(matrix);
-            let parameters = configure(member, names, self.budget, problems);
+            let parameters = configure(member, &expanded.scopes, names, self.budget, &mut self.paths, problems);
             let described = Interpolator::new(names, self.budget).description(&member.stage, problems);
             let (configured, params) = match parameters {
                 Some(Parameters::Node(configured)) => (Some(configured), None),

@@ -325,7 +325,9 @@ impl<'a> Wiring<'a> {
         let index = scope.by_name.get(id).copied();
         if index.is_none() {
             let message = format!("there is no stage `{id}`");
-            problems.push(Problem::at(span, message).help(did_you_mean(id, "stages", &scope.names)));
+            let problem = Problem::at(span, message).help(did_you_mean(id, "stages", &scope.names));
+            let taken_out = problems.where_taken_out(id).filter(|_| scope.user.is_none());
+            problems.push(taken_out.into_iter().fold(problem, |problem, span| problem.also(span, "taken out")));
         }
         index
     }

@@ -61,6 +61,24 @@ pub(super) enum Combination<'a> {
     Unknown,
 }
 
+impl Names<'_> {
+    /// What is written where a value begins: behind a reference to a parameter, the value of that.
+    pub fn written<'b>(&'b self, mut yaml: &'b Yaml) -> &'b Yaml {
+        for _ in 0..DEEPEST {
+            let Content::Scalar { value: Value::String(text), .. } = &yaml.content else { break };
+            let reference = text.strip_prefix("${").and_then(|rest| rest.split_once('}'));
+            let steps = reference.and_then(|(reference, _)| path::parse(reference.trim()).ok()).unwrap_or_default();
+            let [Step::Key(root), Step::Key(name), inner @ ..] = steps.as_slice() else { break };
+            let param = self.params.iter().find(|entry| root == "params" && entry.key == *name).map(|entry| &entry.value);
+            match param.and_then(|param| inner.iter().try_fold(param, |node, step| path::child(node, step))) {
+                Some(value) => yaml = value,
+                None => break,
+            }
+        }
+        yaml
+    }
+}
+
 /// Resolves the values of one file.
 pub(super) struct Interpolator<'a> {
     names: Names<'a>,
@@ -480,12 +498,21 @@ pub(super) fn escape(text: &str) -> String {
     text.replace("${", "$${")
 }
 
-/// The tree that is resolved to `value`, all of it at `span`.
-pub(super) fn literal(value: Value, span: Span) -> Yaml {
+/// The tree that is resolved to `value`, which is what `written` is resolved to; each part stands where it was written.
+pub(super) fn literal(value: Value, written: &Yaml, names: &Names) -> Yaml {
+    let written = names.written(written);
+    let span = written.span;
     let content = match value {
-        Value::Array(items) => Content::Sequence(items.into_iter().map(|item| literal(item, span)).collect()),
+        Value::Array(items) => {
+            let part = |at: usize| path::child(written, &Step::Index(at)).unwrap_or(written);
+            Content::Sequence(items.into_iter().enumerate().map(|(at, item)| literal(item, part(at), names)).collect())
+        }
         Value::Object(map) => {
-            let entry = |(key, value)| Entry { key, key_span: span, value: literal(value, span) };
+            let part = |key: &str| path::child(written, &Step::Key(key.to_owned())).unwrap_or(written);
+            let entry = |(key, value): (String, Value)| {
+                let value = literal(value, part(&key), names);
+                Entry { key, key_span: span, value }
+            };
             Content::Mapping(map.into_iter().map(entry).collect())
         }
         Value::String(text) => {

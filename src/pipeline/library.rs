@@ -5,15 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::definition::{self, Definition};
-use super::file::{self, Unreadable};
-use super::problem::{Problem, Problems, Source, Span};
-use super::yaml::{self, Content, Yaml};
+use super::link::{DEFINITION, Files, Located, Wrong, is_path};
+use super::problem::{Problem, Problems, Span};
+use super::yaml::{Content, Yaml};
 
 /// Files of definitions that one pipeline may reach.
 const MOST_FILES: usize = 100;
-
-/// What is wrong with a path, and a help.
-type Wrong = (String, Option<String>);
 
 /// All of them, each read once.
 #[derive(Default)]
@@ -21,37 +18,32 @@ pub(super) struct Library {
     /// The pipeline's real path, if it is a file.
     pipeline: Option<PathBuf>,
     files: Vec<DefinitionFile>,
-    /// What a path means in a file (none: the pipeline's); a path that cannot be followed is left out.
-    links: HashMap<(Option<usize>, String), usize>,
+    /// What a path means in a text; a path that cannot be followed is left out.
+    links: HashMap<(usize, String), usize>,
 }
 
 struct DefinitionFile {
-    /// As the paths that lead here say it; what the file itself names starts from there.
+    /// As the paths that lead here say it.
     path: PathBuf,
-    /// Without links and `..`, so that it tells files apart.
+    /// Without links and `..`.
     real: PathBuf,
     root: Yaml,
     /// The `uses` by which it was reached first, innermost first.
     used: Vec<Span>,
 }
 
-/// Whether `uses` names a file and not a kind of stage.
-pub(super) fn is_path(uses: &str) -> bool {
-    uses.starts_with("./") || uses.starts_with("../") || uses.starts_with('/')
-}
-
 impl Library {
     /// Reads every definition that the pipeline reaches. Files that cannot be read, and circles, go to the problems.
-    pub fn read(pipeline: &Yaml, file: &Path, problems: &mut Problems) -> Self {
+    pub fn read(pipeline: &Yaml, file: &Path, files: &mut Files, problems: &mut Problems) -> Self {
         let mut library = Library { pipeline: fs::canonicalize(file).ok(), ..Library::default() };
-        library.follow(None, paths(pipeline), file, &mut Vec::new(), problems);
+        library.follow(paths(pipeline), &[], files, &mut Vec::new(), problems);
         problems.within(&[]);
         library
     }
 
-    /// The number of the file that `uses` means in the file `from`.
-    pub fn find(&self, from: Option<usize>, uses: &str) -> Option<usize> {
-        self.links.get(&(from, uses.to_owned())).copied()
+    /// The number of the file that `uses` means where it stands.
+    pub fn find(&self, uses: &str, span: Span) -> Option<usize> {
+        self.links.get(&(span.source, uses.to_owned())).copied()
     }
 
     /// The structure of each file; nothing for those with problems.
@@ -65,39 +57,36 @@ impl Library {
         definitions
     }
 
-    /// Reads what `file` uses. `open` are the files whose stages are being followed.
+    /// Reads what is used at `paths`, to which `used` led. `open` are the files whose stages are being followed.
     fn follow(
         &mut self,
-        from: Option<usize>,
         paths: Vec<(String, Span)>,
-        file: &Path,
+        used: &[Span],
+        files: &mut Files,
         open: &mut Vec<usize>,
         problems: &mut Problems,
     ) {
-        let used = from.and_then(|from| self.files.get(from)).map(|file| file.used.clone()).unwrap_or_default();
         for (uses, span) in paths {
-            problems.within(&used);
-            if self.find(from, &uses).is_some() || problems.is_full() {
+            problems.within(used);
+            if self.find(&uses, span).is_some() || problems.is_full() {
                 continue;
             }
-            let index = locate(&uses, file).and_then(|(path, real)| {
-                if self.pipeline.as_ref() == Some(&real) {
-                    let message = format!("`{}` is the pipeline itself", path.display());
+            let index = files.locate(&uses, span.source, DEFINITION).and_then(|located| {
+                if self.pipeline.as_ref() == Some(&located.real) {
+                    let message = format!("`{}` is the pipeline itself", located.path.display());
                     return Err((message, Some("name the file of a definition".into())));
                 }
-                let known = self.files.iter().position(|file| file.real == real);
+                let known = self.files.iter().position(|file| file.real == located.real);
                 match known.and_then(|known| open.iter().position(|file| *file == known)) {
                     Some(first) => Err(self.circle(open.get(first..).unwrap_or_default())),
-                    None => {
-                        known.map_or_else(|| self.open(path, real, &within(span, &used), open, problems), |known| Ok(Some(known)))
-                    }
+                    None => known.map_or_else(|| self.open(located, &within(span, used), files, open, problems), |i| Ok(Some(i))),
                 }
             });
             match index {
-                Ok(Some(index)) => drop(self.links.insert((from, uses), index)),
+                Ok(Some(index)) => drop(self.links.insert((span.source, uses), index)),
                 Ok(None) => {}
                 Err((message, help)) => {
-                    problems.within(&used);
+                    problems.within(used);
                     problems.push(Problem::at(span, message).help(help));
                 }
             }
@@ -107,9 +96,9 @@ impl Library {
     /// Reads a file, and all that it uses; what is wrong inside of it goes to the problems.
     fn open(
         &mut self,
-        path: PathBuf,
-        real: PathBuf,
+        located: Located,
         used: &[Span],
+        files: &mut Files,
         open: &mut Vec<usize>,
         problems: &mut Problems,
     ) -> Result<Option<usize>, Wrong> {
@@ -117,21 +106,11 @@ impl Library {
             return Err((format!("a pipeline may use at most {MOST_FILES} definitions"), Some("use fewer".into())));
         }
         problems.within(used);
-        let shown = path.display().to_string();
-        let text = match file::read(&path, &shown, "definitions") {
-            Ok(text) => text,
-            Err(Unreadable::Whole(message, help)) => return Err((message, help)),
-            Err(Unreadable::NotUtf8(lossy, at, message)) => {
-                file::not_utf8(&shown, &lossy, at, &message, problems);
-                return Ok(None);
-            }
-        };
-        let source = problems.add(Source::new(&shown, &text));
-        let Some(root) = yaml::parse(&text, source, 0, problems) else { return Ok(None) };
+        let Some((_, root)) = files.read(&located.path, DEFINITION, problems)? else { return Ok(None) };
         let (index, paths) = (self.files.len(), paths(&root));
-        self.files.push(DefinitionFile { path: path.clone(), real, root, used: used.to_owned() });
+        self.files.push(DefinitionFile { path: located.path, real: located.real, root, used: used.to_owned() });
         open.push(index);
-        self.follow(Some(index), paths, &path, open, problems);
+        self.follow(paths, used, files, open, problems);
         open.pop();
         Ok(Some(index))
     }
@@ -142,31 +121,6 @@ impl Library {
         let message = format!("definitions use each other in a circle: {}", names.join(" → "));
         (message, Some("a definition cannot be a part of itself".into()))
     }
-}
-
-/// The file that `uses` means in the file `from`: its path and its real path.
-fn locate(uses: &str, from: &Path) -> Result<(PathBuf, PathBuf), Wrong> {
-    if uses.starts_with('/') {
-        let help = "write it relative to this file, with `./` or `../` first".to_owned();
-        return Err(("the path of a definition must be relative".into(), Some(help)));
-    }
-    let name_a_file = || Some("name a file that ends in `.yaml` or `.yml`".to_owned());
-    if !file::is_yaml(uses) {
-        return Err((format!("`{uses}` is no definition"), name_a_file()));
-    }
-    let path = from.parent().unwrap_or(Path::new("")).join(uses);
-    let short = tidy(&path);
-    let Ok(real) = fs::canonicalize(&path) else {
-        let shown = short.display().to_string();
-        return Err(match file::read(&path, &shown, "definitions") {
-            Err(Unreadable::Whole(message, help)) => (message, help),
-            _ => (format!("`{shown}` cannot be read"), None),
-        });
-    };
-    // A link may make the short path mean another file.
-    let path = if fs::canonicalize(&short).is_ok_and(|other| other == real) { short } else { path };
-    // Reading from a pipe or a device might never end.
-    if real.is_file() { Ok((path, real)) } else { Err((format!("`{}` is no file", path.display()), name_a_file())) }
 }
 
 /// The `uses` that lead into a file that is named at `span`.
@@ -186,18 +140,4 @@ fn paths(root: &Yaml) -> Vec<(String, Span)> {
         _ => None,
     };
     uses.filter_map(path).collect()
-}
-
-/// The path without `.`, and without `..` where a folder stands before it.
-fn tidy(path: &Path) -> PathBuf {
-    use std::path::Component::{CurDir, Normal, ParentDir};
-    let mut short = PathBuf::new();
-    for part in path.components() {
-        match (part, short.components().next_back()) {
-            (CurDir, _) => {}
-            (ParentDir, Some(Normal(_))) => drop(short.pop()),
-            (part, _) => short.push(part),
-        }
-    }
-    short
 }

@@ -1,27 +1,31 @@
 //! What a pipeline is: the YAML types, positions in the file, interpolation, the typed graph.
 //!
-//! Reading goes through [`yaml`] (a tree with positions), [`overrides`] (`--set`), [`library`] (the definitions that stages use),
-//! [`document`] and [`definition`] (which keys there are), [`expand`] (the stages of definitions at their places), [`graph`] (edges),
-//! [`fan_out`] (the combinations of a [`matrix`]), [`interpolate`] (`${…}`), [`parameters`] (each stage's `with:`) and [`remote`]. Every step collects
-//! what is wrong and goes on, so that one run reports all of it.
+//! Reading goes through [`yaml`] (a tree with positions), [`extend`] (what it extends), [`overrides`] (`--set`), [`library`] (the
+//! definitions that stages use), [`document`] and [`definition`] (which keys there are), [`expand`] (the stages of definitions at their
+//! places), [`graph`] (edges), [`fan_out`] (the combinations of a [`matrix`]), [`interpolate`] (`${…}`), [`parameters`] (each stage's
+//! `with:`) and [`remote`]. Every step collects what is wrong and goes on, so that one run reports all of it.
 
 mod combination;
 mod configure;
+mod declaration;
 mod definition;
 mod document;
 mod expand;
+mod extend;
 mod fan_out;
 mod file;
 mod graph;
 mod interpolate;
 mod label;
 mod library;
+mod link;
 mod matrix;
 mod nodes;
 mod order;
 mod overrides;
 mod parameters;
 mod path;
+mod paths;
 mod problem;
 mod remote;
 mod resolved;
@@ -50,12 +54,14 @@ use serde_json::Value;
 use self::file::Unreadable;
 use self::interpolate::{Budget, Environment, Interpolator, Names};
 use self::library::Library;
+use self::link::Files;
+use self::paths::Paths;
 use self::problem::{Problems, Source};
-use crate::stage::{Configured, StageKind};
+use crate::stage::{Allowed, Configured, StageKind};
 use crate::store::Location;
 
 /// The keys of a pipeline.
-const KEYS: &[&str] = &["name", "description", "params", "env", "matrix", "remote", "stages"];
+const KEYS: &[&str] = &["name", "description", "extends", "params", "env", "matrix", "remote", "stages"];
 
 /// A pipeline that has been read and checked: every name resolved, every parameter configured, every edge typed.
 pub struct Pipeline {
@@ -66,6 +72,8 @@ pub struct Pipeline {
     pub file: PathBuf,
     /// Its folder; relative paths in parameters start there.
     pub base: PathBuf,
+    /// Where the paths of its stages may lead.
+    pub allowed: Allowed,
     /// `params:` after overrides.
     pub parameters: BTreeMap<String, Value>,
     /// `env:`, in the order of the file.
@@ -104,11 +112,11 @@ pub struct Edge {
     pub output: String,
 }
 
-/// Reads and checks a pipeline file.
+/// Reads and checks a pipeline file, whose paths may lead into the `allowed` folders.
 ///
 /// # Errors
 /// The file cannot be read, or everything that is wrong with it.
-pub fn load(file: &Path, overrides: &[Override]) -> Result<Pipeline, PipelineError> {
+pub fn load(file: &Path, overrides: &[Override], allowed: &Allowed) -> Result<Pipeline, PipelineError> {
     let shown = file.display().to_string();
     let text = file::read(file, &shown, "pipelines").map_err(|error| match error {
         Unreadable::Whole(message, help) => PipelineError::one(Problem::with_file(&shown, message).help(help)),
@@ -118,34 +126,49 @@ pub fn load(file: &Path, overrides: &[Override]) -> Result<Pipeline, PipelineErr
             problems.into_error()
         }
     })?;
-    parse(&text, file, overrides)
+    parse(&text, file, overrides, allowed)
 }
 
-/// Reads and checks the text of a pipeline file.
+/// Reads and checks the text of a pipeline file, whose paths may lead into the `allowed` folders.
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn parse(text: &str, file: &Path, overrides: &[Override]) -> Result<Pipeline, PipelineError> {
-    parse_in(text, file, overrides, &|name| std::env::var_os(name))
+pub fn parse(text: &str, file: &Path, overrides: &[Override], allowed: &Allowed) -> Result<Pipeline, PipelineError> {
+    parse_in(text, file, overrides, allowed, &|name| std::env::var_os(name))
 }
 
-fn parse_in(text: &str, file: &Path, overrides: &[Override], environment: Environment) -> Result<Pipeline, PipelineError> {
+fn parse_in(
+    text: &str,
+    file: &Path,
+    overrides: &[Override],
+    allowed: &Allowed,
+    environment: Environment,
+) -> Result<Pipeline, PipelineError> {
     let mut sources = vec![Source::new(&file.display().to_string(), text)];
     sources.extend(overrides.iter().map(Override::source));
     let mut problems = Problems::new(sources);
-    match build(text, file, overrides, environment, &mut problems) {
+    match build(text, file, overrides, allowed, environment, &mut problems) {
         Some(pipeline) if problems.is_empty() => Ok(pipeline),
         _ => Err(problems.into_error()),
     }
 }
 
 /// The pipeline; what is wrong goes to the problems. Nothing comes back only if there are some.
-fn build(text: &str, file: &Path, overrides: &[Override], environment: Environment, problems: &mut Problems) -> Option<Pipeline> {
-    let mut root = yaml::parse(text, 0, 0, problems)?;
+fn build(
+    text: &str,
+    file: &Path,
+    overrides: &[Override],
+    allowed: &Allowed,
+    environment: Environment,
+    problems: &mut Problems,
+) -> Option<Pipeline> {
+    let mut files = Files::new(file, allowed);
+    let root = yaml::parse(text, 0, 0, problems)?;
+    let mut root = extend::extend(root, &mut files, problems)?;
     for (i, set) in overrides.iter().enumerate() {
         set.apply(&mut root, i + 1, problems);
     }
-    let library = Library::read(&root, file, problems);
+    let library = Library::read(&root, file, &mut files, problems);
     let document = document::read(&root, problems)?;
     let definitions = library.definitions(problems);
     let expanded = expand::expand(&document.stages, &library, &definitions, problems);
@@ -153,7 +176,7 @@ fn build(text: &str, file: &Path, overrides: &[Override], environment: Environme
     let mut budget = Budget::default();
     let names = Names::pipeline(&document, environment);
     let parameters = Interpolator::new(names, &mut budget).parameters(problems);
-    let instances = fan_out::fan_out(&document, &expanded, &feeds, names, &mut budget, problems);
+    let instances = fan_out::fan_out(&document, &expanded, &feeds, names, &mut budget, Paths::new(&files, allowed), problems);
     let base = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let remote = root.entry("remote").and_then(|entry| remote::read(entry, base, problems));
     let settable = Settable::of(&document, &library, &definitions);
@@ -163,6 +186,7 @@ fn build(text: &str, file: &Path, overrides: &[Override], environment: Environme
         description: document.description.clone(),
         file: file.to_owned(),
         base: base.to_owned(),
+        allowed: allowed.clone(),
         parameters,
         environment: document.environment.clone(),
         remote,

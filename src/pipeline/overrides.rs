@@ -89,7 +89,7 @@ impl Override {
                 let help = if root.entry("stages").is_some_and(|e| e.value.entry(first).is_some()) {
                     let rest = self.steps.get(1..).filter(|s| !s.is_empty()).map_or("PARAMETER".into(), path::join);
                     format!("did you mean `stages.{first}.with.{rest}`?")
-                } else if let Some(key) = nearest(first, KEYS) {
+                } else if let Some(key) = nearest(first, KEYS).filter(|key| **key != *first) {
                     format!("did you mean `{key}`?")
                 } else {
                     places()

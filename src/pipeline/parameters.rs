@@ -158,7 +158,12 @@ impl Wrong {
             }
             Complaint::Other(message) => (message.clone(), None),
         };
-        Problem::at(span, message).help(help)
+        let problem = Problem::at(span, message).help(help);
+        match stage.uses {
+            // What a pipeline that extends another one says of a stage, and the stage itself, stand in two files.
+            Some((_, uses)) if uses.source != span.source => problem.also(uses, &format!("the stage uses `{}`", kind.name)),
+            _ => problem,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is wrong with a pipeline: messages with the place they point at, drawn for people and as data for programs.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::{self, Display, Write as _};
 use std::sync::Arc;
 
@@ -17,10 +17,11 @@ const LONGEST_DRAWN_LINE: usize = 1000;
 /// Columns of what is drawn.
 const WIDTH: usize = 100;
 
-/// A stretch of one of the texts that a pipeline is read from: the file, a `--set` argument, or the file of a definition.
+/// A stretch of one of the texts that a pipeline is read from: the file, a `--set` argument, the file of a pipeline that it extends,
+/// or that of a definition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Span {
-    /// 0 is the pipeline, then come the overrides, then the definitions.
+    /// 0 is the pipeline, then come the overrides, then the pipelines that it extends, then the definitions.
     pub source: usize,
     /// In bytes.
     pub start: usize,
@@ -94,8 +95,8 @@ pub struct Problem {
     source: Option<Arc<Source>>,
     /// The name of the file when no text can be shown.
     file: String,
-    /// Where the definition is used, innermost first; nothing for a problem of the pipeline's own file.
-    used: Vec<Place>,
+    /// Other files that have a part in it.
+    places: Vec<Place>,
 }
 
 impl Problem {
@@ -110,7 +111,7 @@ impl Problem {
     }
 
     fn new(message: &str, labels: Vec<(Span, String)>) -> Self {
-        Problem { message: printable(message), help: None, labels, source: None, file: String::new(), used: Vec::new() }
+        Problem { message: printable(message), help: None, labels, source: None, file: String::new(), places: Vec::new() }
     }
 
     /// Adds how to mend it; nothing when there is nothing to say.
@@ -127,7 +128,7 @@ impl Problem {
         self
     }
 
-    /// Another place that belongs to the problem.
+    /// Another place that belongs to the problem. In the same file it is drawn; else the words stand before its name.
     pub(super) fn also(mut self, span: Span, words: &str) -> Self {
         self.labels.push((span, printable(words)));
         self
@@ -147,7 +148,7 @@ impl Problem {
             column: place.map(|(_, column)| column),
             message: self.message.clone(),
             help: self.help.clone(),
-            used: self.used.clone(),
+            places: self.places.clone(),
         }
     }
 }
@@ -186,7 +187,7 @@ impl Diagnostic for Problem {
 /// A [`Problem`] for programs (`--json`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// The pipeline file, the file of a definition, or `--set`.
+    /// The pipeline file, the file of a definition or of a pipeline that is extended, or `--set`.
     pub file: String,
     /// From 1; absent when the file as a whole is meant.
     pub line: Option<usize>,
@@ -194,14 +195,17 @@ pub struct Report {
     pub column: Option<usize>,
     pub message: String,
     pub help: Option<String>,
-    /// Of a problem in a definition: the `uses` that leads there, then the one that leads to that, up to the pipeline's.
+    /// Other files that have a part in it: where what is asked for is declared; the `uses` that leads to a definition and the `extends`
+    /// that leads to a pipeline, then the one that leads to that, up to the pipeline's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub used: Vec<Place>,
+    pub places: Vec<Place>,
 }
 
 /// A place in a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Place {
+    /// What is there: `used`, `extended`, `declared`, …
+    pub what: String,
     pub file: String,
     /// From 1.
     pub line: usize,
@@ -211,7 +215,7 @@ pub struct Place {
 
 impl Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+        write!(f, "{} at {}:{}:{}", self.what, self.file, self.line, self.column)
     }
 }
 
@@ -224,12 +228,27 @@ pub(super) struct Problems {
     dropped: usize,
     /// The `uses` that lead to what is being looked at, innermost first.
     used: Vec<Span>,
+    /// By the number of its text, the `extends` that leads to a pipeline.
+    extended: HashMap<usize, Span>,
+    /// Stages of such pipelines that are not there any more, and where that is said.
+    taken_out: HashMap<String, Span>,
+    /// Keys and values that were read from all texts.
+    pub values: usize,
 }
 
 impl Problems {
     pub fn new(sources: Vec<Source>) -> Self {
         let sources = sources.into_iter().map(Arc::new).collect();
-        Problems { sources, found: Vec::new(), seen: HashSet::new(), dropped: 0, used: Vec::new() }
+        Problems {
+            sources,
+            found: Vec::new(),
+            seen: HashSet::new(),
+            dropped: 0,
+            used: Vec::new(),
+            extended: HashMap::new(),
+            taken_out: HashMap::new(),
+            values: 0,
+        }
     }
 
     /// Adds a text; its number.
@@ -257,6 +276,21 @@ impl Problems {
         }
     }
 
+    /// Says which `extends` leads to the text that is added next.
+    pub fn extended(&mut self, extends: Span) {
+        self.extended.insert(self.sources.len(), extends);
+    }
+
+    /// Says that a stage of what is extended is not there any more.
+    pub fn taken_out(&mut self, stage: &str, span: Span) {
+        self.taken_out.insert(stage.to_owned(), span);
+    }
+
+    /// Where a stage that might be there was taken out.
+    pub fn where_taken_out(&self, stage: &str) -> Option<Span> {
+        self.taken_out.get(stage).copied()
+    }
+
     /// Keeps a problem, once.
     pub fn push(&mut self, mut problem: Problem) {
         let Some((span, _)) = problem.labels.first() else { return self.found.push(problem) };
@@ -264,15 +298,28 @@ impl Problems {
             self.dropped += 1;
         } else if self.seen.insert((*span, problem.message.clone())) {
             problem.source = self.sources.get(span.source).cloned();
-            problem.used = self.used.iter().filter_map(|span| self.place(*span)).collect();
+            problem.places = self.places(&problem, *span);
             self.found.push(problem);
         }
     }
 
-    fn place(&self, span: Span) -> Option<Place> {
+    /// The other files that have a part in a problem at `span`.
+    fn places(&self, problem: &Problem, span: Span) -> Vec<Place> {
+        let elsewhere = problem.labels.iter().filter(|(label, _)| label.source != span.source);
+        let mut places: Vec<(&str, Span)> = elsewhere.map(|(span, words)| (words.as_str(), *span)).collect();
+        places.extend(self.used.iter().map(|span| ("used", *span)));
+        let mut outermost = self.used.last().copied().unwrap_or(span);
+        while let Some(extends) = self.extended.get(&outermost.source) {
+            places.push(("extended", *extends));
+            outermost = *extends;
+        }
+        places.into_iter().filter_map(|(what, span)| self.place(what, span)).collect()
+    }
+
+    fn place(&self, what: &str, span: Span) -> Option<Place> {
         let source = self.sources.get(span.source)?;
         let (line, column) = source.position(span.start);
-        Some(Place { file: source.name.clone(), line, column })
+        Some(Place { what: what.to_owned(), file: source.name.clone(), line, column })
     }
 
     /// More problems would not be kept.
@@ -374,8 +421,8 @@ fn draw(handler: &GraphicalReportHandler, problem: &Problem) -> String {
         // The line is too long to be shown, so the place is said.
         let _ = writeln!(drawn, "  at {}:{line}:{column}", report.file);
     }
-    for place in &problem.used {
-        let _ = writeln!(drawn, "  used at {place}");
+    for place in &problem.places {
+        let _ = writeln!(drawn, "  {place}");
     }
     drawn.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
@@ -389,7 +436,7 @@ impl Display for PipelineError {
                 (Some(line), Some(column)) => write!(f, "{newline}{}:{line}:{column}: {}", report.file, report.message)?,
                 _ => write!(f, "{newline}{}", report.message)?,
             }
-            report.used.iter().try_for_each(|place| write!(f, ", used at {place}"))?;
+            report.places.iter().try_for_each(|place| write!(f, ", {place}"))?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::declaration::TYPES;
 use super::document::{LONGEST_ID, MOST_STAGES};
 use crate::stage::{OutputPort, Port, StageKind, registry};
 
@@ -12,7 +13,7 @@ const WORD: &str = "^[A-Za-z0-9_-]+$";
 const STAGE: &str = "^[A-Za-z0-9_-]+(\\[[^\\[\\]/]+\\])?(/[A-Za-z0-9_-]+(\\[[^\\[\\]/]+\\])?)*$";
 /// A stage, some of its combinations, or one of its outputs.
 const SOURCE: &str = "^[A-Za-z0-9_-]+(\\[[^\\[\\]/]+\\])?(/[A-Za-z0-9_-]+(\\[[^\\[\\]/]+\\])?)*(\\.[A-Za-z0-9_-]+)?$";
-/// The file of a definition.
+/// The file of a definition or of a pipeline.
 const PATH: &str = "^\\.\\.?/.*\\.ya?ml$";
 /// The definition of a value that is a reference.
 const REFERENCE: &str = "#/$defs/reference";
@@ -30,23 +31,30 @@ fn definitions() -> Map<String, Value> {
     let mut definitions = Map::new();
     definitions.insert("reference".into(), reference());
     definitions.insert("stage".into(), stage());
+    let mut complete = Vec::new();
     for kind in registry::KINDS {
-        let with = with(kind, &mut definitions);
-        definitions.insert(format!("stage.{}", kind.name), stage_of(kind, &with));
+        let mut with = with(kind, &mut definitions);
+        let required = with.as_object_mut().and_then(|with| with.remove("required"));
+        complete.push(when(kind, required_of(kind, required)));
+        definitions.insert(format!("stage.{}", kind.name), stage_of(kind));
         definitions.insert(format!("with.{}", kind.name), with);
     }
+    definitions.insert("complete".into(), json!({ "type": "object", "required": ["uses"], "allOf": complete }));
     definitions
 }
 
-/// The schema of a pipeline.
+/// The schema of a pipeline. One that extends another one need not say what that says.
 fn pipeline() -> Value {
+    let (part, stage) = (json!({ "$ref": "#/$defs/stage" }), whole_stage());
     json!({
         "$schema": DRAFT,
         "title": "Pipeline",
         "description": "A pipeline of retune: stages that feed each other.",
         "type": "object",
         "additionalProperties": false,
-        "required": ["stages"],
+        "if": { "required": ["extends"] },
+        "then": { "properties": { "stages": { "additionalProperties": { "anyOf": [part, { "type": "null" }] } } } },
+        "else": { "required": ["stages"], "properties": { "stages": { "minProperties": 1, "additionalProperties": stage } } },
         "properties": {
             "name": {
                 "description": "The name of the pipeline, a part of the names of its runs. Without it, the name of the file.",
@@ -55,6 +63,12 @@ fn pipeline() -> Value {
                 "maxLength": 100
             },
             "description": { "description": "What the pipeline is for.", "type": "string" },
+            "extends": {
+                "description": "Another pipeline, relative to this file: this one has all of its parts, but for those that are given here. \
+                                Mappings are laid over each other key by key, and a key set to `~` is taken out.",
+                "type": "string",
+                "pattern": PATH
+            },
             "params": {
                 "description": "Values that `with` refers to as `${params.NAME}`, and that `--set params.NAME=VALUE` replaces.",
                 "type": ["object", "null"],
@@ -74,6 +88,9 @@ fn definition() -> Value {
     let kinds: Vec<&str> = super::definition::kinds().iter().map(|kind| kind.name()).collect();
     let kind = json!({ "description": "What the input carries.", "enum": kinds });
     let words = json!({ "pattern": WORD, "maxLength": 100 });
+    let mut definition_stages = stages();
+    definition_stages["minProperties"] = json!(1);
+    definition_stages["additionalProperties"] = whole_stage();
     json!({
         "$schema": DRAFT,
         "title": "Stage definition",
@@ -109,14 +126,7 @@ fn definition() -> Value {
                 "description": "The parameters, which the stages below name `${params.NAME}`. Those without a default must be given.",
                 "type": ["object", "null"],
                 "propertyNames": words,
-                "additionalProperties": {
-                    "type": ["object", "null"],
-                    "additionalProperties": false,
-                    "properties": {
-                        "default": { "description": "The value when none is given." },
-                        "description": { "description": "What the parameter means.", "type": "string" }
-                    }
-                }
+                "additionalProperties": parameter()
             },
             "outputs": {
                 "description": "The outputs: for each the stage below that yields it, as `STAGE` or `STAGE.OUTPUT`.",
@@ -124,20 +134,66 @@ fn definition() -> Value {
                 "propertyNames": words,
                 "additionalProperties": source()
             },
-            "stages": stages()
+            "stages": definition_stages
         },
         "$defs": definitions()
     })
 }
 
+/// What a definition declares of a parameter.
+fn parameter() -> Value {
+    let types: Vec<Value> =
+        TYPES.iter().map(|(name, _, words)| json!({ "const": name, "description": format!("The value is {words}.") })).collect();
+    let fitting = TYPES.iter().filter(|(name, ..)| *name != "any").map(|(name, ..)| {
+        let json_type = match *name {
+            "list" => "array",
+            "mapping" => "object",
+            other => other,
+        };
+        let value = json!({ "anyOf": [{ "type": [json_type, "null"] }, { "$ref": REFERENCE }] });
+        json!({
+            "if": { "properties": { "type": { "const": name } }, "required": ["type"] },
+            "then": { "properties": { "default": value, "choices": { "items": { "type": json_type } } } }
+        })
+    });
+    let numeric = json!({ "properties": { "type": { "enum": ["integer", "number"] } }, "required": ["type"] });
+    json!({
+        "type": ["object", "null"],
+        "additionalProperties": false,
+        "properties": {
+            "type": { "description": "What values it has.", "oneOf": types, "default": "any" },
+            "default": { "description": "The value when none is given. `~` lets it be left without one." },
+            "description": { "description": "What the parameter means.", "type": "string" },
+            "choices": {
+                "description": "The values that it may have.",
+                "type": "array",
+                "minItems": 1,
+                "items": { "type": ["string", "number", "boolean"] }
+            },
+            "minimum": { "description": "The least value.", "type": "number" },
+            "maximum": { "description": "The greatest value.", "type": "number" }
+        },
+        "dependentSchemas": { "minimum": numeric, "maximum": numeric },
+        "allOf": fitting.collect::<Vec<_>>()
+    })
+}
+
+/// A stage that has all it must have.
+fn whole_stage() -> Value {
+    json!({ "allOf": [{ "$ref": "#/$defs/stage" }, { "$ref": "#/$defs/complete" }] })
+}
+
+/// What holds for stages of one kind.
+fn when(kind: &StageKind, then: Value) -> Value {
+    json!({ "if": { "properties": { "uses": { "const": kind.name } }, "required": ["uses"] }, "then": then })
+}
+
 fn stages() -> Value {
     json!({
         "description": "The stages by name. They run in the order that their inputs ask for.",
-        "type": "object",
-        "minProperties": 1,
+        "type": ["object", "null"],
         "maxProperties": MOST_STAGES,
-        "propertyNames": { "pattern": STAGE, "maxLength": LONGEST_ID },
-        "additionalProperties": { "$ref": "#/$defs/stage" }
+        "propertyNames": { "pattern": STAGE, "maxLength": LONGEST_ID }
     })
 }
 
@@ -256,16 +312,10 @@ fn stage() -> Value {
     uses.push(
         json!({ "type": "string", "pattern": PATH, "description": "The file of a stage definition, relative to this one." }),
     );
-    let choice = registry::KINDS.iter().map(|kind| {
-        json!({
-            "if": { "properties": { "uses": { "const": kind.name } }, "required": ["uses"] },
-            "then": { "$ref": format!("#/$defs/stage.{}", kind.name) }
-        })
-    });
+    let choice = registry::KINDS.iter().map(|kind| when(kind, json!({ "$ref": format!("#/$defs/stage.{}", kind.name) })));
     json!({
         "type": "object",
         "additionalProperties": false,
-        "required": ["uses"],
         "properties": {
             "uses": { "description": "The kind of the stage, or a stage definition.", "oneOf": uses },
             "inputs": {
@@ -286,32 +336,35 @@ fn stage() -> Value {
     })
 }
 
-/// What a stage of one kind has.
-fn stage_of(kind: &StageKind, with: &Value) -> Value {
-    let required: Vec<&str> = kind.inputs.iter().filter(|port| port.required).map(|port| port.name).collect();
-    let has_required = |schema: &Value| schema.get("required").and_then(Value::as_array).is_some_and(|r| !r.is_empty());
-    let ports: Map<String, Value> = kind.inputs.iter().map(|port| (port.name.to_owned(), input(port))).collect();
-    let outputs: Vec<String> = kind.outputs.iter().map(output).collect();
-    let (outputs, inputs) = if kind.declared.is_some() {
-        let names = json!({ "pattern": WORD, "maxLength": 100 });
-        (
-            "those that `with.outputs` declares".to_owned(),
-            json!({ "type": "object", "propertyNames": names, "additionalProperties": sources() }),
-        )
-    } else {
-        let inputs = json!({ "type": "object", "additionalProperties": false, "properties": ports, "required": required });
-        (outputs.join("\n"), inputs)
-    };
+/// What a stage of one kind must have, with the required keys of its `with`.
+fn required_of(kind: &StageKind, with: Option<Value>) -> Value {
+    let inputs: Vec<&str> = kind.inputs.iter().filter(|port| port.required).map(|port| port.name).collect();
+    let with = with.and_then(|with| with.as_array().cloned()).unwrap_or_default();
     let mut keys = Vec::new();
-    if !required.is_empty() {
+    if !inputs.is_empty() {
         keys.push("inputs");
     }
-    if has_required(with) {
+    if !with.is_empty() {
         keys.push("with");
     }
+    json!({ "required": keys, "properties": { "inputs": { "required": inputs }, "with": { "required": with } } })
+}
+
+/// What a stage of one kind may have.
+fn stage_of(kind: &StageKind) -> Value {
+    let description = format!("What `{}` works on: `STAGE` or `STAGE.OUTPUT` for each.", kind.name);
+    let (outputs, inputs) = if kind.declared.is_some() {
+        let names = json!({ "pattern": WORD, "maxLength": 100 });
+        let inputs =
+            json!({ "description": description, "type": "object", "propertyNames": names, "additionalProperties": sources() });
+        ("those that `with.outputs` declares".to_owned(), inputs)
+    } else {
+        let ports: Map<String, Value> = kind.inputs.iter().map(|port| (port.name.to_owned(), input(port))).collect();
+        let inputs = json!({ "description": description, "type": "object", "additionalProperties": false, "properties": ports });
+        (kind.outputs.iter().map(output).collect::<Vec<_>>().join("\n"), inputs)
+    };
     json!({
         "description": format!("{}\n\nOutputs:\n{outputs}", kind.summary),
-        "required": keys,
         "properties": {
             "inputs": inputs,
             "with": { "$ref": format!("#/$defs/with.{}", kind.name) }
@@ -342,6 +395,7 @@ fn with(kind: &StageKind, definitions: &mut Map<String, Value>) -> Value {
         object.remove("$defs")
     });
     adapt(&mut schema, &prefix);
+    default_to_nothing(&mut schema);
     if let Some(Value::Object(own)) = own {
         for (name, mut definition) in own {
             adapt(&mut definition, &prefix);
@@ -349,6 +403,19 @@ fn with(kind: &StageKind, definitions: &mut Map<String, Value>) -> Value {
         }
     }
     schema
+}
+
+/// A parameter that may be left out, and has no value then, has that as its default.
+fn default_to_nothing(schema: &mut Value) {
+    let required: Vec<Value> = schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
+    let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+    for (name, property) in properties.into_iter().flatten() {
+        if let Value::Object(property) = property
+            && !required.contains(&json!(name))
+        {
+            property.entry("default").or_insert(Value::Null);
+        }
+    }
 }
 
 /// Points `$ref`s to the renamed definitions, and lets a reference stand for every value.
@@ -362,6 +429,7 @@ fn adapt(schema: &mut Value, prefix: &str) {
     if object.get("format").and_then(Value::as_str).is_some_and(|format| RUST_FORMATS.contains(&format)) {
         object.remove("format");
     }
+    describe_choice(object);
     for key in ["oneOf", "anyOf", "allOf"] {
         object.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten().for_each(|branch| adapt(branch, prefix));
     }
@@ -377,6 +445,17 @@ fn adapt(schema: &mut Value, prefix: &str) {
     for value in values {
         adapt(value, prefix);
         or_reference(value);
+    }
+}
+
+/// The property that chooses between variants says what it chooses.
+fn describe_choice(variant: &mut Map<String, Value>) {
+    let Some(description) = variant.get("description").cloned() else { return };
+    let properties = variant.get_mut("properties").and_then(Value::as_object_mut);
+    for property in properties.into_iter().flat_map(|properties| properties.values_mut()).filter_map(Value::as_object_mut) {
+        if property.contains_key("const") {
+            property.entry("description").or_insert(description.clone());
+        }
     }
 }
 
@@ -422,12 +501,53 @@ mod tests {
         }
     }
 
+    /// What an editor shows of each key: conditions and what they only demand apart.
+    fn undocumented(schema: &Value, whole: &Value, at: &str, found: &mut Vec<String>) {
+        let described = |property: &Value| {
+            let target = property.get("$ref").and_then(Value::as_str).map(|target| target.trim_start_matches('#'));
+            let meant = target.and_then(|target| whole.pointer(target)).unwrap_or(property);
+            meant.get("description").or(property.get("description")).and_then(Value::as_str).is_some_and(|text| !text.is_empty())
+        };
+        match schema {
+            Value::Object(object) => {
+                if let Some(Value::Object(properties)) = object.get("properties") {
+                    found.extend(properties.iter().filter(|(_, p)| !described(p)).map(|(key, _)| format!("{at}/{key}")));
+                    // What a stage must have is said beside its parameters.
+                    let kind = at.strip_prefix("/$defs/with.").and_then(registry::find).map(|kind| (kind.schema)().to_value());
+                    let required = kind.as_ref().unwrap_or(schema).get("required").and_then(Value::as_array);
+                    let required = required.cloned().unwrap_or_default();
+                    let is_parameter = at.starts_with("/$defs/with.") && !at.contains("/properties/");
+                    let lacks = |key: &String, p: &Value| !required.contains(&json!(key)) && p.get("default").is_none();
+                    let lacking = properties.iter().filter(|(key, p)| is_parameter && lacks(key, p));
+                    found.extend(lacking.map(|(key, _)| format!("{at}/{key} has no default")));
+                }
+                let parts = object
+                    .iter()
+                    .filter(|(key, _)| !["if", "then", "else", "dependentSchemas", "complete"].contains(&key.as_str()));
+                parts.for_each(|(key, value)| undocumented(value, whole, &format!("{at}/{key}"), found));
+            }
+            Value::Array(items) => {
+                items.iter().enumerate().for_each(|(i, item)| undocumented(item, whole, &format!("{at}/{i}"), found))
+            }
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_key_is_documented_with_its_default() {
+        for (file, schema) in schemas() {
+            let mut found = Vec::new();
+            undocumented(&schema, &schema, "", &mut found);
+            assert!(found.is_empty(), "{file}: {found:#?}");
+        }
+    }
+
     #[test]
     fn a_reference_can_stand_for_every_value_but_the_one_that_chooses() {
         let schema = pipeline();
         let at = |pointer: &str| schema.pointer(pointer).unwrap().to_string();
         insta::assert_snapshot!(at("/$defs/with.train/properties/lr"), @r##"{"anyOf":[{"type":"number"},{"$ref":"#/$defs/reference"}],"default":0.00002,"description":"Peak learning rate."}"##);
-        insta::assert_snapshot!(at("/$defs/with.train.Loss/oneOf/0/properties/name"), @r##"{"const":"triplet","type":"string"}"##);
+        insta::assert_snapshot!(at("/$defs/with.train.Loss/oneOf/0/properties/name"), @r#"{"const":"triplet","description":"Triplet loss, `mean relu(d(anchor, positive) − d(anchor, negative) + margin)`, as `TripletLoss` of sentence-transformers 6.2.","type":"string"}"#);
         insta::assert_snapshot!(at("/$defs/with.train/properties/base_model/type"), @r#"["string","null"]"#);
     }
 }

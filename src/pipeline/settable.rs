@@ -42,8 +42,8 @@ impl Parameters {
 impl Settable {
     pub(super) fn of(document: &Document, library: &Library, definitions: &[Option<Definition>]) -> Self {
         let stage = |stage: &super::document::Stage| {
-            let (uses, _) = stage.uses?;
-            let definition = || definitions.get(library.find(None, uses)?)?.as_ref();
+            let (uses, span) = stage.uses?;
+            let definition = || definitions.get(library.find(uses, span)?)?.as_ref();
             let parameters = match registry::find(uses) {
                 Some(kind) => Parameters::Kind(kind),
                 None => Parameters::Definition(definition()?.param_names().map(str::to_owned).collect()),
@@ -143,7 +143,8 @@ stages:
 
     #[test]
     fn short_names_and_what_they_mean() {
-        let pipeline = parse(PIPELINE, Path::new("a.yaml"), &[]).map_err(|e| e.to_string()).unwrap();
+        let pipeline =
+            parse(PIPELINE, Path::new("a.yaml"), &[], &crate::stage::Allowed::anywhere()).map_err(|e| e.to_string()).unwrap();
         let meant = |short: &str| pipeline.settable.path(short).unwrap_or_else(|message| message);
         let short = [
             "tuned.lr",

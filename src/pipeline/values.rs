@@ -116,7 +116,9 @@ mod tests {
             let file = "name: x\nparams: { a: 0 }\nstages: { docs: { uses: load, with: { path: x } } }\n";
             let set = Override::parse(&format!("params.a={}", Override::written(&value))).unwrap();
             let pipeline =
-                crate::pipeline::parse(file, std::path::Path::new("a.yaml"), &[set]).map_err(|e| e.to_string()).unwrap();
+                crate::pipeline::parse(file, std::path::Path::new("a.yaml"), &[set], &crate::stage::Allowed::anywhere())
+                    .map_err(|e| e.to_string())
+                    .unwrap();
             assert_eq!(pipeline.parameters["a"], value);
         }
     }

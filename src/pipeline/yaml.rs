@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::problem::{Problem, Problems, Span};
 use super::scalar;
 
-/// Keys and values that a document may have, aliases expanded: enough for a pipeline of the most stages, written out.
+/// Keys and values that all files of a pipeline may have, aliases expanded: enough for a pipeline of the most stages, written out.
 pub(super) const MOST_VALUES: usize = 500_000;
 /// How deep values may be nested, aliases expanded.
 pub(super) const DEEPEST: usize = 100;
@@ -45,6 +45,12 @@ pub(super) struct Entry {
 impl Yaml {
     pub fn is_null(&self) -> bool {
         matches!(self.content, Content::Scalar { value: Value::Null, .. })
+    }
+
+    /// Whether it is a reference and nothing else.
+    pub fn is_reference(&self) -> bool {
+        let reference = |text: &str| text.starts_with("${") && text.find('}') == text.len().checked_sub(1);
+        matches!(&self.content, Content::Scalar { value: Value::String(text), .. } if reference(text))
     }
 
     /// "a list", for messages.
@@ -117,16 +123,8 @@ pub(super) fn parse(text: &str, source: usize, offset: usize, problems: &mut Pro
     // A byte order mark may start a file.
     let (text, offset) = text.strip_prefix('\u{feff}').map_or((text, offset), |rest| (rest, offset + 3));
     let offsets = (!text.is_ascii()).then(|| text.char_indices().map(|(i, _)| i).collect());
-    let mut reader = Reader {
-        text,
-        parser: Parser::new_from_str(text),
-        offsets,
-        source,
-        offset,
-        values: 0,
-        anchors: HashMap::new(),
-        problems,
-    };
+    let mut reader =
+        Reader { text, parser: Parser::new_from_str(text), offsets, source, offset, anchors: HashMap::new(), problems };
     reader.document().ok()
 }
 
@@ -140,7 +138,6 @@ struct Reader<'a, 'p> {
     offsets: Option<Vec<usize>>,
     source: usize,
     offset: usize,
-    values: usize,
     /// Finished anchored values.
     anchors: HashMap<usize, Yaml>,
     problems: &'p mut Problems,
@@ -183,6 +180,8 @@ impl<'a> Reader<'a, '_> {
         }
         let value = Yaml { span, content };
         if anchor > 0 {
+            // What has an anchor is kept once more.
+            self.count(value.size(), depth, span)?;
             self.anchors.insert(anchor, value.clone());
         }
         Ok(value)
@@ -268,11 +267,11 @@ impl<'a> Reader<'a, '_> {
 
     /// Counts more values, the deepest of them at `depth`.
     fn count(&mut self, values: usize, depth: usize, span: Span) -> Result<(), Stop> {
-        self.values += values;
+        self.problems.values += values;
         if depth > DEEPEST {
             return Err(self.stop(span, &format!("values are nested more than {DEEPEST} deep"), "flatten them"));
         }
-        if self.values > MOST_VALUES {
+        if self.problems.values > MOST_VALUES {
             let message = format!("there are more than {MOST_VALUES} keys and values, aliases expanded");
             return Err(self.stop(span, &message, "keep data in files of its own, and name them in the pipeline"));
         }

@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use super::{Allowed, Outside};
 use crate::cancel::Cancel;
 
 /// What a stage sees while its key is computed.
 pub struct Surroundings<'a> {
     /// The folder of the pipeline file; relative paths in parameters start there.
     pub base: &'a Path,
+    /// Where paths may lead.
+    pub allowed: &'a Allowed,
     /// Where downloads are kept (ONNX Runtime, models), shared by all runs.
     pub downloads: &'a Path,
     /// Digests a file's content, without reading it again when size, mtime and inode are unchanged.
@@ -19,8 +22,12 @@ pub struct Surroundings<'a> {
 
 impl Surroundings<'_> {
     /// Resolves a path of the parameters.
-    pub fn path(&self, path: &str) -> PathBuf {
-        self.base.join(path)
+    ///
+    /// # Errors
+    /// It leads out of the project, and that is not allowed.
+    pub fn path(&self, path: &str) -> Result<PathBuf, Outside> {
+        let path = self.base.join(path);
+        self.allowed.check(&path).map(|()| path)
     }
 }
 
@@ -32,6 +39,8 @@ pub struct Context<'a> {
     pub outputs: BTreeMap<String, PathBuf>,
     /// The folder of the pipeline file; relative paths in parameters start there.
     pub base: &'a Path,
+    /// Where paths may lead.
+    pub allowed: &'a Allowed,
     /// Where downloads are kept (ONNX Runtime, models), shared by all runs.
     pub downloads: &'a Path,
     /// An empty folder for this run of the stage alone, on the disk of the store; removed afterwards.
@@ -67,8 +76,12 @@ impl Context<'_> {
     }
 
     /// Resolves a path of the parameters.
-    pub fn path(&self, path: &str) -> PathBuf {
-        self.base.join(path)
+    ///
+    /// # Errors
+    /// It leads out of the project, and that is not allowed.
+    pub fn path(&self, path: &str) -> Result<PathBuf, Outside> {
+        let path = self.base.join(path);
+        self.allowed.check(&path).map(|()| path)
     }
 
     /// Says how far the stage is.

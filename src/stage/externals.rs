@@ -12,6 +12,6 @@ pub fn onnx_runtime(surroundings: &Surroundings) -> Result<External> {
 
 /// A file that a parameter names.
 pub fn file(surroundings: &Surroundings, path: &str) -> Result<External> {
-    let digest = (surroundings.digest_file)(&surroundings.path(path));
+    let digest = (surroundings.digest_file)(&surroundings.path(path)?);
     Ok(External { name: format!("file `{path}`"), value: digest.with_context(|| format!("`{path}` cannot be read"))? })
 }

@@ -44,7 +44,7 @@ pub struct Judge {
     /// any case. `"documents": ["guides/bert.md"]` makes all chunks of a document relevant (a document's id is its path below
     /// the loaded folder; for a file of records the path, or `path#N` for one of them), and
     /// `"documents": [{"document": "guides/bert.md", "contains": "masked language", "grade": 2}]` the chunks with that phrase,
-    /// with that grade. A grade of 0 takes back what a keyword said. Relative paths start at the pipeline's folder.
+    /// with that grade. A grade of 0 takes back what a keyword said. A relative path starts at the folder of the file that says it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queries: Option<String>,
     /// When a chunk contains a keyword.
@@ -94,6 +94,11 @@ impl Stage for Judge {
         }
     }
 
+    fn paths(&self) -> Vec<(String, String)> {
+        let path = |(field, path): (&str, &Option<String>)| Some((field.to_owned(), path.clone()?));
+        [("queries", &self.queries), ("beir", &self.beir)].into_iter().filter_map(path).collect()
+    }
+
     fn externals(&self, surroundings: &Surroundings) -> Result<Vec<External>> {
         let mut paths: Vec<String> = self.queries.iter().cloned().collect();
         for folder in self.beir.iter().map(|folder| folder.trim_end_matches('/')) {
@@ -108,7 +113,7 @@ impl Stage for Judge {
             (Some(name), _, Some(chunks)) => self.by_rules(context, name, &jsonl::read::<Chunk>(chunks)?)?,
             (Some(_), _, None) => bail!("`queries` are judged over chunks: connect the input `chunks`"),
             (None, Some(_), Some(_)) => bail!("`beir` brings its own corpus: remove the input `chunks`"),
-            (None, Some(folder), None) => (Judgements::read(&context.path(folder), &self.split)?, Vec::new()),
+            (None, Some(folder), None) => (Judgements::read(&context.path(folder)?, &self.split)?, Vec::new()),
             (None, None, _) => bail!("name a file of queries with `queries`, or a folder with `beir`"),
         };
         if judgements.queries.is_empty() {
@@ -132,7 +137,7 @@ impl Stage for Judge {
 impl Judge {
     /// The judgements, and warnings.
     fn by_rules(&self, context: &Context, name: &str, chunks: &[Chunk]) -> Result<(Judgements, Vec<String>)> {
-        let rules = read(&context.path(name), name)?;
+        let rules = read(&context.path(name)?, name)?;
         let judge = judge::Judge::new(chunks, self.how);
         let (mut queries, mut qrels, mut left_out) = (Vec::new(), Qrels::new(), Vec::new());
         for (done, rule) in (1..).zip(&rules) {

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Context, External, Outcome, OutputPort, ParameterError, Stage, StageKind, Surroundings, configure, schema};
+use super::{Allowed, Context, External, Outcome, OutputPort, ParameterError, Stage, StageKind, Surroundings, configure, schema};
 use crate::artifact::{Document, Kind, jsonl};
 use crate::text::first_few;
 use crate::text::read::{Fields, Found, Listing, Selection, documents};
@@ -34,7 +34,7 @@ pub const KIND: StageKind = StageKind {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Load {
-    /// A folder, or a single file. Relative paths start at the pipeline's folder.
+    /// A folder, or a single file. A relative path starts at the folder of the file that says it.
     pub path: String,
     /// Globs of the files to read, matched with their path below the folder: `*.md` (in every folder), `guides/**`,
     /// `*/intro.{md,html}`. Left out, every file is read whose suffix is known (`.md`, `.markdown`, `.txt`, `.html`, `.htm`,
@@ -77,8 +77,12 @@ impl Stage for Load {
         self.selection().map(drop).map_err(|(field, message)| ParameterError::new(field, message))
     }
 
+    fn paths(&self) -> Vec<(String, String)> {
+        vec![("path".to_owned(), self.path.clone())]
+    }
+
     fn externals(&self, surroundings: &Surroundings) -> Result<Vec<External>> {
-        let listing = self.list(&surroundings.path(&self.path))?;
+        let listing = self.list(&surroundings.path(&self.path)?, surroundings.allowed)?;
         let digests: Vec<_> = listing.files.par_iter().map(|file| (surroundings.digest_file)(&file.path)).collect();
         let mut externals = Vec::new();
         for (file, digest) in listing.files.iter().zip(digests) {
@@ -96,7 +100,7 @@ impl Stage for Load {
     }
 
     fn run(&self, context: &Context) -> Result<Outcome> {
-        let listing = self.list(&context.path(&self.path))?;
+        let listing = self.list(&context.path(&self.path)?, context.allowed)?;
         let fields = Fields::new(self.text_field.as_deref(), self.title_field.as_deref());
         let done = AtomicU64::new(0);
         let read = |file: &Found| {
@@ -135,10 +139,11 @@ impl Load {
     }
 
     /// The files to read, at least one.
-    fn list(&self, root: &std::path::Path) -> Result<Listing> {
+    fn list(&self, root: &std::path::Path, allowed: &Allowed) -> Result<Listing> {
         let selection = self.selection().map_err(|(field, message)| anyhow::anyhow!("`{field}`: {message}"))?;
-        let listing =
-            selection.list(root).with_context(|| format!("there are no documents at `{}`; correct `path`", self.path))?;
+        let listing = selection
+            .list(root, &|link| allowed.check(link).map_err(|outside| outside.to_string()))
+            .with_context(|| format!("there are no documents at `{}`; correct `path`", self.path))?;
         if let Some(problem) = listing.problems.first().filter(|_| self.on_error == OnError::Fail) {
             bail!("`{}` cannot be read: {}; mend it, or set `on_error: skip`", self.shown(&problem.name), problem.cause);
         }

@@ -48,7 +48,7 @@ pub const KIND: StageKind = StageKind {
 pub struct Mine {
     /// A JSON Lines file of keyword rules: `{"_id": "t1", "query": "What is BERT?", "positive": "bert", "negative": "docker"}`.
     /// The positive is the first chunk that contains the one keyword, the negative the first other chunk that contains the
-    /// other; case does not matter. Relative paths start at the pipeline's folder.
+    /// other; case does not matter. A relative path starts at the folder of the file that says it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rules: Option<String>,
     /// Negatives for each relevant passage of `judgements`: passages that are not judged relevant for the query.
@@ -94,6 +94,10 @@ impl Stage for Mine {
         Ok(())
     }
 
+    fn paths(&self) -> Vec<(String, String)> {
+        self.rules.iter().map(|rules| ("rules".to_owned(), rules.clone())).collect()
+    }
+
     fn externals(&self, surroundings: &Surroundings) -> Result<Vec<External>> {
         let mut externals = self.rules.iter().map(|rules| file(surroundings, rules)).collect::<Result<Vec<_>>>()?;
         if self.negatives_from == NegativesFrom::Hard {
@@ -111,7 +115,7 @@ impl Stage for Mine {
         };
         match (&self.rules, context.optional_input("chunks")) {
             (Some(name), Some(chunks)) => {
-                let rules = read(&context.path(name), name)?;
+                let rules = read(&context.path(name)?, name)?;
                 let chunks: Vec<Chunk> = jsonl::read(chunks)?;
                 queries += rules.len();
                 add(by_rules(&rules, &chunks)?);

@@ -2,6 +2,7 @@
 //! To add one: a file here with a parameter struct (its doc comments become the reference page and the JSON Schema), an
 //! implementation of [`Stage`] for it, a [`StageKind`] constant, and one line in [`registry`].
 
+mod allowed;
 pub mod context;
 pub mod reference;
 pub mod registry;
@@ -22,6 +23,7 @@ mod retrieve;
 mod testing;
 mod train;
 
+pub use allowed::{Allowed, Outside};
 pub use command::end_all as end_all_programs;
 pub use context::{Context, Progress, Reporter, Surroundings};
 
@@ -50,6 +52,12 @@ pub trait Stage: Send + Sync {
     /// The first parameter that does not fit the inputs.
     fn check_inputs(&self, _inputs: &[&str]) -> Result<(), ParameterError> {
         Ok(())
+    }
+
+    /// The paths among the parameters, each with its field (`path`, `sources[0]`). A relative one starts at the folder of the file that
+    /// says it, and none may lead out of the project unless that is allowed; both are seen to before the stage is asked anything else.
+    fn paths(&self) -> Vec<(String, String)> {
+        Vec::new()
     }
 
     /// Everything besides parameters and inputs that changes the result: files read from outside the store, the version of

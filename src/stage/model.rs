@@ -12,7 +12,7 @@ use super::{Context, External, Outcome, OutputPort, ParameterError, Stage, Stage
 use crate::artifact::Kind;
 use crate::model::catalogue;
 use crate::model::directory::ModelDirectory;
-use crate::model::source::{Fetching, Source, Sources, fetch, files};
+use crate::model::source::{Fetching, Source, Sources, fetch, files, names_folder};
 use crate::model::weights::Weights;
 
 pub const KIND: StageKind = StageKind {
@@ -92,13 +92,24 @@ impl Stage for Model {
         }
     }
 
+    fn paths(&self) -> Vec<(String, String)> {
+        let field = |at: usize| match self.source {
+            OneOrMore::One(_) => "source".to_owned(),
+            OneOrMore::More(_) => format!("source[{at}]"),
+        };
+        let texts = self.source.texts().iter().enumerate().filter(|(_, text)| names_folder(text));
+        texts.map(|(at, text)| (field(at), text.clone())).collect()
+    }
+
     fn externals(&self, surroundings: &Surroundings) -> Result<Vec<External>> {
+        self.paths().iter().try_for_each(|(_, path)| surroundings.path(path).map(drop))?;
         let sources = self.sources(surroundings.base).map_err(|e| anyhow!(e))?;
         let mut externals = Vec::new();
         for source in &sources.sources {
             let Source::Local(directory) = source else { continue };
             for file in files(directory)? {
                 let path = directory.join(&file);
+                surroundings.allowed.check(&path)?;
                 externals
                     .push(External { name: format!("file `{}`", path.display()), value: (surroundings.digest_file)(&path)? });
             }
@@ -107,6 +118,7 @@ impl Stage for Model {
     }
 
     fn run(&self, context: &Context) -> Result<Outcome> {
+        self.paths().iter().try_for_each(|(_, path)| context.path(path).map(drop))?;
         let sources = self.sources(context.base).map_err(|e| anyhow!(e))?;
         let log = |line: &str| context.reporter.log(line);
         context.progress(0, 0, "bytes", "fetching");

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Context, External, Outcome, Progress, Reporter, StageKind, Surroundings};
+use super::{Allowed, Context, External, Outcome, Progress, Reporter, StageKind, Surroundings};
 use crate::artifact::{Chunk, jsonl};
 use crate::cancel::Cancel;
 use crate::runtime::testing::downloads;
@@ -18,6 +18,7 @@ use crate::runtime::testing::downloads;
 pub struct Bench {
     pub folder: TempDir,
     pub cancel: Cancel,
+    pub allowed: Allowed,
     log: Lines,
 }
 
@@ -40,7 +41,7 @@ impl Reporter for Lines {
 
 impl Bench {
     pub fn new() -> Self {
-        Bench { folder: TempDir::new().unwrap(), cancel: Cancel::default(), log: Lines::default() }
+        Bench { folder: TempDir::new().unwrap(), cancel: Cancel::default(), allowed: Allowed::anywhere(), log: Lines::default() }
     }
 
     /// What a stage of `kind` sees.
@@ -50,6 +51,7 @@ impl Bench {
             inputs: inputs.iter().map(|(port, path)| ((*port).to_owned(), path.clone())).collect(),
             outputs: kind.outputs.iter().map(|port| (port.name.to_owned(), root.join(port.file))).collect(),
             base: root,
+            allowed: &self.allowed,
             downloads: Box::leak(downloads().into_boxed_path()),
             scratch: root,
             reporter: &self.log,
@@ -71,7 +73,8 @@ impl Bench {
     /// The externals of a stage; the "digest" of a file is its size.
     pub fn externals(&self, kind: &StageKind, parameters: Value) -> Result<Vec<External>> {
         let digest = |path: &Path| Ok(format!("{} bytes", std::fs::metadata(path)?.len()));
-        let surroundings = Surroundings { base: self.path(), downloads: self.path(), digest_file: &digest };
+        let surroundings =
+            Surroundings { base: self.path(), allowed: &self.allowed, downloads: self.path(), digest_file: &digest };
         (kind.configure)(parameters)?.stage.externals(&surroundings)
     }
 

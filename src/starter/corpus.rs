@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::artifact::{Chunk, Document, jsonl};
 use crate::cancel::Cancel;
-use crate::stage::{Context, Outcome, Progress, Reporter, registry};
+use crate::stage::{Allowed, Context, Outcome, Progress, Reporter, registry};
 
 /// The most tokens in a chunk: MiniLM reads 256, and a chunk of half of that is about one thing.
 pub const CHUNK_SIZE: usize = 128;
@@ -78,7 +78,9 @@ fn call(kind: &str, parameters: Value, inputs: &[(&str, &str)], scratch: &Path) 
     let inputs: BTreeMap<String, PathBuf> = inputs.iter().map(path).collect();
     let outputs = kind.outputs.iter().map(|port| (port.name.to_owned(), scratch.join(port.file))).collect();
     let cancel = Cancel::default();
-    let context = Context { inputs, outputs, base: scratch, downloads: scratch, scratch, reporter: &Silent, cancel: &cancel };
+    let allowed = Allowed::anywhere();
+    let (base, downloads, reporter, cancel) = (scratch, scratch, &Silent, &cancel);
+    let context = Context { inputs, outputs, base, allowed: &allowed, downloads, scratch, reporter, cancel };
     configured.stage.run(&context)
 }
 

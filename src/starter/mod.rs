@@ -16,6 +16,7 @@ use self::corpus::Corpus;
 use self::files::File;
 use self::queries::Queries;
 use crate::pipeline::Pipeline;
+use crate::stage::Allowed;
 
 /// Folders of documents that are looked for when none is named.
 const USUAL: &[&str] = &["docs", "documents", "doc", "data"];
@@ -124,6 +125,6 @@ fn documents(asked: &Asked, folder: &Path) -> Result<PathBuf> {
 
 /// The pipeline, read again: what is written must be right.
 fn checked(text: &str, file: &Path) -> Result<Pipeline> {
-    crate::pipeline::parse(text, file, &[])
+    crate::pipeline::parse(text, file, &[], &Allowed::anywhere())
         .map_err(|e| anyhow::anyhow!("the pipeline would be wrong: {e}; please report this mistake in retune"))
 }

@@ -147,7 +147,9 @@ mod tests {
 
     fn parse(argument: &str) -> Result<Axis, AxisError> {
         let text = "params: { seed: 1 }\nstages:\n  docs: { uses: load, with: { path: docs } }\n  chunks: { uses: chunk, inputs: { documents: docs } }\n";
-        let pipeline = pipeline::parse(text, Path::new("a.yaml"), &[]).map_err(|e| e.to_string()).unwrap();
+        let pipeline = pipeline::parse(text, Path::new("a.yaml"), &[], &crate::stage::Allowed::anywhere())
+            .map_err(|e| e.to_string())
+            .unwrap();
         Axis::parse(argument, &pipeline.settable)
     }
 

@@ -5,11 +5,11 @@ use std::fs;
 use super::*;
 
 /// A folder with a pipeline and definitions.
-struct Folder(tempfile::TempDir);
+pub(super) struct Folder(pub tempfile::TempDir, pub Allowed);
 
 impl Folder {
-    fn new(files: &[(&str, &str)]) -> Self {
-        let folder = Folder(tempfile::tempdir().unwrap());
+    pub fn new(files: &[(&str, &str)]) -> Self {
+        let folder = Folder(tempfile::tempdir().unwrap(), Allowed::anywhere());
         for (name, text) in files {
             let path = folder.0.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -18,27 +18,27 @@ impl Folder {
         folder
     }
 
-    fn load(&self, sets: &[&str]) -> Result<Pipeline, PipelineError> {
+    pub fn load(&self, sets: &[&str]) -> Result<Pipeline, PipelineError> {
         let overrides: Vec<Override> = sets.iter().map(|set| Override::parse(set).unwrap()).collect();
-        load(&self.0.path().join("pipelines/a.yaml"), &overrides)
+        load(&self.0.path().join("pipelines/a.yaml"), &overrides, &self.1)
     }
 
     /// What is wrong, without the folder's own path.
-    fn drawn(&self) -> String {
+    pub fn drawn(&self) -> String {
         self.shown(&self.load(&[]).err().unwrap().render(false))
     }
 
-    fn lines(&self) -> String {
+    pub fn lines(&self) -> String {
         self.shown(&self.load(&[]).err().unwrap().to_string())
     }
 
-    fn shown(&self, text: &str) -> String {
+    pub fn shown(&self, text: &str) -> String {
         text.replace(&format!("{}/", self.0.path().display()), "")
     }
 }
 
 /// A definition of everything: two inputs, parameters with and without default, two outputs.
-const GAIN: &str = "\
+pub(super) const GAIN: &str = "\
 inputs:
   baseline: model
   tuned: { kind: model, description: the better model }
@@ -67,11 +67,11 @@ fn folder(stages: &str, definitions: &[(&str, &str)]) -> Folder {
 }
 
 /// Everything that decides the keys: kinds, parameters and edges.
-fn content(pipeline: &Pipeline) -> Vec<(&str, &Value, &Vec<Edge>)> {
+pub(super) fn content(pipeline: &Pipeline) -> Vec<(&str, &Value, &Vec<Edge>)> {
     pipeline.stages.iter().map(|node| (node.kind.name, &node.configured.parameters, &node.inputs)).collect()
 }
 
-fn ids(pipeline: &Pipeline) -> Vec<&str> {
+pub(super) fn ids(pipeline: &Pipeline) -> Vec<&str> {
     pipeline.stages.iter().map(|node| node.id.as_str()).collect()
 }
 
@@ -102,11 +102,11 @@ fn a_pipeline_with_definitions_is_written_out_without_them() {
     let pipeline = folder.load(&["stages.gain.with.k=5"]).unwrap();
     assert_eq!(parameters(&pipeline, "gain/before")["ndcg_at"], json!([5]));
     let lock = pipeline.resolved();
-    let again = parse(&lock, Path::new("elsewhere/lock.yaml"), &[]).unwrap();
+    let again = parse(&lock, Path::new("elsewhere/lock.yaml"), &[], &Allowed::anywhere()).unwrap();
     assert_eq!((content(&again), ids(&again), again.resolved()), (content(&pipeline), ids(&pipeline), lock));
     assert!(again.resolved().contains("baseline: gain/before.metrics"), "{}", again.resolved());
     let set = [Override::parse("stages.gain/after.with.map_at=[7]").unwrap()];
-    let again = parse(&pipeline.resolved(), Path::new("elsewhere/lock.yaml"), &set).unwrap();
+    let again = parse(&pipeline.resolved(), Path::new("elsewhere/lock.yaml"), &set, &Allowed::anywhere()).unwrap();
     assert_eq!(parameters(&again, "gain/after")["map_at"], json!([7]));
 }
 
@@ -378,7 +378,10 @@ stages:
     "#);
     let error = folder.load(&[]).err().unwrap();
     let last = error.reports().pop().unwrap();
-    assert_eq!(last.used.iter().map(|place| folder.shown(&place.to_string())).collect::<Vec<_>>(), ["pipelines/a.yaml:6:17"]);
+    assert_eq!(
+        last.places.iter().map(|place| folder.shown(&place.to_string())).collect::<Vec<_>>(),
+        ["used at pipelines/a.yaml:6:17"]
+    );
 }
 
 #[test]
@@ -502,30 +505,76 @@ fn hostile_definitions_are_refused() {
     ");
 }
 
-/// The definitions in `stages/`, each in a pipeline.
+/// A file of this repository.
+fn shipped(name: &str) -> Pipeline {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    let project = Allowed::only(Path::new(env!("CARGO_MANIFEST_DIR")), []);
+    load(&file, &[], &project).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// What a definition does not say is what its stages say.
 #[test]
-fn shipped_definitions_can_be_used() {
+fn shipped_definitions_have_the_defaults_of_their_stages() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = format!(
         "{HEAD}  tuning: {{ uses: ../stages/triplet-tuning.yaml, inputs: {{ model: base, judgements: judged, eval: judged }}, with: {{ margin: 0.5 }} }}
-  gain: {{ uses: ../stages/before-and-after.yaml, inputs: {{ baseline: base, tuned: tuning, judgements: judged }} }}\n"
+  gain: {{ uses: ../stages/before-and-after.yaml, inputs: {{ baseline: base, tuned: tuning, judgements: judged }} }}
+  corpus: {{ uses: ../stages/corpus.yaml, with: {{ path: x }} }}
+  answers: {{ uses: ../stages/answers-side-by-side.yaml, inputs: {{ baseline: base, tuned: tuning, judgements: judged }} }}\n"
     );
-    let pipeline = parse(&text, &folder.join("pipelines/a.yaml"), &[]).unwrap_or_else(|error| panic!("{error}"));
+    let pipeline =
+        parse(&text, &folder.join("pipelines/a.yaml"), &[], &Allowed::anywhere()).unwrap_or_else(|error| panic!("{error}"));
     let default = |name: &str| {
         let kind = crate::stage::registry::find(name).unwrap();
-        (kind.configure)(json!({})).unwrap().parameters
+        (kind.configure)(if name == "load" { json!({ "path": "x" }) } else { json!({}) }).unwrap().parameters
     };
-    // What a definition does not say is what its stages say.
-    for (id, kind) in [("gain/before", "evaluate"), ("gain/after", "evaluate"), ("gain/table", "compare")] {
+    for (id, kind) in [
+        ("gain/before", "evaluate"),
+        ("gain/after", "evaluate"),
+        ("gain/table", "compare"),
+        ("tuning/mined", "mine"),
+        ("corpus/documents", "load"),
+        ("corpus/chunks", "chunk"),
+        ("answers/retrieved", "retrieve"),
+        ("answers/answers", "generate"),
+        ("answers/projection", "project"),
+    ] {
         assert_eq!(parameters(&pipeline, id), default(kind), "{id}");
     }
     let mut train = default("train");
     train["loss"]["margin"] = json!(0.5);
     assert_eq!(parameters(&pipeline, "tuning/tuned"), train);
-    assert_eq!(parameters(&pipeline, "tuning/mined"), default("mine"));
-    let definitions: Vec<_> = fs::read_dir(folder.join("stages")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    for name in definitions.iter().filter_map(|name| name.to_str()).filter(|name| file::is_yaml(name)) {
-        assert!(text.contains(name), "`{name}` is not tested");
+}
+
+/// The example, and the same put together from definitions.
+#[test]
+fn shipped_definitions_make_the_shipped_pipeline() {
+    let sorted = |pipeline: &Pipeline| {
+        let mut stages: Vec<String> =
+            pipeline.stages.iter().map(|node| format!("{} {}", node.kind.name, node.configured.parameters)).collect();
+        stages.sort();
+        stages
+    };
+    let by_hand = shipped("pipelines/tech-docs.yaml");
+    assert_eq!(sorted(&shipped("pipelines/tech-docs-definitions.yaml")), sorted(&by_hand));
+    let short = shipped("pipelines/tech-docs-short.yaml");
+    assert_eq!((short.name.as_str(), short.stages.len()), ("tech-docs-short", by_hand.stages.len() - 4));
+    assert_eq!(parameters(&short, "tuned")["epochs"], json!(1));
+    assert_eq!(parameters(&short, "triplets"), parameters(&by_hand, "triplets"));
+}
+
+#[test]
+fn every_shipped_definition_is_used_by_a_pipeline_and_listed() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+    let pipelines = read("pipelines/tech-docs-definitions.yaml");
+    let listed = read("stages/README.md");
+    for entry in fs::read_dir(folder.join("stages")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if file::is_yaml(&name) && name != "triplet-tuning.yaml" {
+            assert!(pipelines.contains(&format!("../stages/{name}")), "`{name}` is not used");
+        }
+        assert!(listed.contains(&name) || !file::is_yaml(&name), "`{name}` is not listed");
     }
 }
 
@@ -536,7 +585,7 @@ proptest! {
     fn no_definition_makes_reading_panic(text in texts(GAIN)) {
         let folder = folder(USE, &[("stages/gain.yaml", &text)]);
         match folder.load(&[]) {
-            Ok(pipeline) => prop_assert!(parse(&pipeline.resolved(), Path::new("a.yaml"), &[]).is_ok(), "{}", pipeline.resolved()),
+            Ok(pipeline) => prop_assert!(parse(&pipeline.resolved(), Path::new("a.yaml"), &[], &Allowed::anywhere()).is_ok(), "{}", pipeline.resolved()),
             Err(error) => {
                 prop_assert!(!error.problems().is_empty());
                 drawn(Err(error));

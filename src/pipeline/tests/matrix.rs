@@ -220,7 +220,7 @@ stages:
   end: { uses: compare, inputs: { baseline: 'first[m=a]', runs: 'used[*].metrics' } }
 ";
     std::fs::write(folder.path().join("a.yaml"), text).unwrap();
-    let pipeline = load(&folder.path().join("a.yaml"), &[]).unwrap();
+    let pipeline = load(&folder.path().join("a.yaml"), &[], &crate::stage::Allowed::anywhere()).unwrap();
     let written = pipeline.resolved();
     insta::assert_snapshot!(graph(Ok(pipeline)), @r#"
     base[m=a] "a"

@@ -1,6 +1,9 @@
 //! What comes out of a pipeline that is right, and that nothing makes the reading panic.
 
+mod declaring;
 mod definitions;
+mod escaping;
+mod extending;
 mod matrix;
 mod messages;
 
@@ -33,7 +36,7 @@ stages:
 fn parse_with(text: &str, sets: &[&str], variables: &[(&str, &str)]) -> Result<Pipeline, PipelineError> {
     let overrides: Vec<Override> = sets.iter().map(|set| Override::parse(set)).collect::<Result<_, _>>()?;
     let variables: HashMap<&str, &str> = variables.iter().copied().collect();
-    parse_in(text, Path::new("pipelines/a.yaml"), &overrides, &|name| variables.get(name).map(Into::into))
+    parse_in(text, Path::new("pipelines/a.yaml"), &overrides, &Allowed::anywhere(), &|name| variables.get(name).map(Into::into))
 }
 
 fn drawn(result: Result<Pipeline, PipelineError>) -> String {

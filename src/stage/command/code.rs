@@ -43,7 +43,7 @@ impl<'p> Pattern<'p> {
 
     /// The files that it means, as they would be written, in the order of their bytes.
     fn files(&self, surroundings: &Surroundings) -> Result<Vec<String>> {
-        let root = surroundings.path(&self.start);
+        let root = surroundings.path(&self.start)?;
         let metadata = std::fs::metadata(&root).with_context(|| format!("`{}` in `files` cannot be read", self.written))?;
         if self.glob.is_none() && !metadata.is_dir() {
             return Ok(vec![self.written.to_owned()]);
@@ -117,7 +117,7 @@ pub fn not_declared(run: &Run, files: &[String], workdir: &str, context: &Contex
     let patterns: Vec<Pattern> = files.iter().filter_map(|written| Pattern::read(written).ok()).collect();
     let declared = |path: &Path| {
         patterns.iter().any(|pattern| {
-            let start = normal(&context.path(&pattern.start));
+            let start = normal(&context.base.join(&pattern.start));
             match (&pattern.glob, path.strip_prefix(&start)) {
                 (Some(glob), Ok(below)) => glob.is_match(below),
                 (None, Ok(_)) => true,
@@ -126,7 +126,7 @@ pub fn not_declared(run: &Run, files: &[String], workdir: &str, context: &Contex
         })
     };
     let is_file = |word: &&String| {
-        let path = normal(&context.path(workdir).join(word));
+        let path = normal(&context.base.join(workdir).join(word));
         // Programs of the system are no files of the project.
         !Path::new(word.as_str()).is_absolute() && looks_like_a_file(word) && path.is_file() && !declared(&path)
     };

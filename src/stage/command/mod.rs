@@ -52,7 +52,7 @@ pub struct Command {
     /// `{outputs.NAME}` stand for paths: in a list, an argument with an input of several stages is repeated for each of them; in a
     /// text they are quoted words. The paths are in the variables `RETUNE_INPUT_NAME` and `RETUNE_OUTPUT_NAME`, too.
     pub run: Run,
-    /// The files of the program: scripts, folders, or globs such as `../scripts/**/*.py`, from the pipeline's folder. When one of
+    /// The files of the program: scripts, folders, or globs such as `../scripts/**/*.py`, from the folder of the file that says them. When one of
     /// them changes, the stage runs again.
     #[serde(default)]
     pub files: Vec<String>,
@@ -64,7 +64,7 @@ pub struct Command {
     /// through, and its value is neither stored nor part of the key; `NAME: VALUE` sets it, and the value is both.
     #[serde(default)]
     pub env: Environment,
-    /// The folder that the program runs in, from the pipeline's folder.
+    /// The folder that the program runs in; without one, the pipeline's. A relative path starts at the folder of the file that says it.
     #[serde(default = "here")]
     pub workdir: String,
     /// The program is ended when it takes longer, for example `90s`, `10m` or `2h 30m`. It is not part of the key.
@@ -106,6 +106,11 @@ impl Stage for Command {
         let outputs: Vec<&str> = self.outputs.names().collect();
         places::distinct(inputs, "inputs")?;
         self.run.check_placeholders(inputs, &outputs)
+    }
+
+    fn paths(&self) -> Vec<(String, String)> {
+        let files = self.files.iter().enumerate().map(|(at, path)| (format!("files[{at}]"), path.clone()));
+        std::iter::once(("workdir".to_owned(), self.workdir.clone())).chain(files).collect()
     }
 
     fn externals(&self, surroundings: &Surroundings) -> Result<Vec<External>> {
@@ -198,7 +203,7 @@ impl Command {
 
     /// The program with its arguments, where it is to run.
     fn command(&self, places: &Places, context: &Context) -> Result<std::process::Command> {
-        let workdir = absolute(context.path(&self.workdir))?;
+        let workdir = absolute(context.path(&self.workdir)?)?;
         if !workdir.is_dir() {
             bail!("`workdir` must be a folder, and there is none at `{}`", workdir.display());
         }

@@ -55,28 +55,56 @@ impl Selection {
         Ok(Selection { include, exclude: globs("exclude", exclude)?, hidden })
     }
 
-    /// Lists the files below `root`, which may be a file itself.
+    /// Lists the files below `root`, which may be a file itself. Links are followed where `may_follow` lets them; those that it has
+    /// something against, and that are not excluded, are among the problems.
     ///
     /// # Errors
     /// There is no such file or folder.
-    pub fn list(&self, root: &Path) -> Result<Listing> {
+    pub fn list(&self, root: &Path, may_follow: &dyn Fn(&Path) -> Result<(), String>) -> Result<Listing> {
         let mut listing = Listing::default();
         let file = std::fs::metadata(root).with_context(|| format!("`{}` cannot be read", root.display()))?.is_file();
         let base = if file { root.parent().unwrap_or(root) } else { root };
         let visible = |entry: &DirEntry| self.hidden || entry.depth() == 0 || !hidden(entry);
-        for entry in WalkDir::new(root).follow_links(true).into_iter().filter_entry(visible) {
-            match entry {
-                Ok(entry) if entry.file_type().is_file() => self.sort_in(entry.path(), base, &mut listing),
-                Ok(_) => {}
+        let mut entries = WalkDir::new(root).follow_links(true).into_iter().filter_entry(visible);
+        while let Some(entry) = entries.next() {
+            let followed = match &entry {
+                Ok(entry) if entry.depth() > 0 && entry.path_is_symlink() => may_follow(entry.path()),
+                _ => Ok(()),
+            };
+            match (entry, followed) {
+                (Ok(entry), Err(cause)) => {
+                    if entry.file_type().is_dir() {
+                        entries.skip_current_dir();
+                    }
+                    self.leave_out(&entry, base, cause, &mut listing);
+                }
+                (Ok(entry), Ok(())) if entry.file_type().is_file() => self.sort_in(entry.path(), base, &mut listing),
+                (Ok(_), Ok(())) => {}
                 // A link to a folder above it: everything there is listed already.
-                Err(error) if error.loop_ancestor().is_some() => {}
-                Err(error) => listing.problems.push(problem(&error, base)),
+                (Err(error), _) if error.loop_ancestor().is_some() => {}
+                (Err(error), _) => listing.problems.push(problem(&error, base)),
             }
         }
         listing.files.sort();
         listing.unknown.sort();
         listing.problems.sort();
         Ok(listing)
+    }
+
+    /// Notes a link that is not followed, if anything behind it could be read.
+    fn leave_out(&self, entry: &DirEntry, base: &Path, cause: String, listing: &mut Listing) {
+        let is_folder = entry.file_type().is_dir();
+        match below(entry.path(), base) {
+            // `link/**` excludes what is in a folder, not the folder.
+            Ok(name) if self.exclude.is_match(&name) || is_folder && self.exclude.is_match(format!("{name}/x")) => {}
+            Ok(name) if !is_folder && !self.includes(&name) => {}
+            Ok(name) => listing.problems.push(Problem { name, cause }),
+            Err(problem) => listing.problems.push(problem),
+        }
+    }
+
+    fn includes(&self, name: &str) -> bool {
+        self.include.as_ref().map_or_else(|| format(name).is_some(), |globs| globs.is_match(name))
     }
 
     fn sort_in(&self, path: &Path, base: &Path, listing: &mut Listing) {
