@@ -116,7 +116,7 @@ echo "a note" > "$RETUNE_OUTPUT_NOTES"
     assert!(statuses(&again).split(", ").all(|s| s.ends_with(": cached")), "{}", statuses(&again));
     project.write("scripts/docs.sh", text.replace("a note", "another note"));
     let plan = project.retune(&["plan", "pipelines/p.yaml"]).succeeded().stdout();
-    assert!(plan.contains("docs       runs     file `../scripts/docs.sh` changed"), "{plan}");
+    assert!(plan.lines().any(|l| l.starts_with("docs ") && l.ends_with("file `../scripts/docs.sh` changed")), "{plan}");
     let changed = project.run(&[]);
     assert_eq!(reasons(&changed, "docs"), "file `../scripts/docs.sh` changed");
     assert_eq!(
@@ -213,7 +213,8 @@ fn outputs_that_are_not_what_they_must_be_are_refused() {
     let message = |with: &str| {
         let project = project(with);
         let message = error(&failing(&project)).to_owned();
-        let written = message.find(".retune/scratch/").map(|at| message[at..].split('/').nth(2).unwrap().to_owned());
+        let written =
+            message.find(".retune/scratch/").map(|at| message[at..].split('/').skip(2).take(2).collect::<Vec<_>>().join("/"));
         let message = message.replace(&written.unwrap_or_else(|| "\0".into()), "STAGE");
         project.anonymous(&message)
     };

@@ -26,8 +26,41 @@ fn queries(project: &Project, split: &str) -> Vec<Value> {
 fn what_is_written_runs_at_once() {
     let project = project();
     let made = project.retune(&["init", "--name", "guide"]).succeeded();
-    insta::assert_snapshot!(made.stdout(), @"");
-    insta::assert_snapshot!(files(&project.path("")).join("\n"), @"");
+    insta::assert_snapshot!(made.stdout(), @r"
+    wrote
+    schemas/pipeline.schema.json  for editors: they complete and check the pipeline
+    schemas/stage.schema.json     for editors: they complete and check the pipeline
+    schemas/run.schema.json       for editors: they complete and check the pipeline
+    schemas/sweep.schema.json     for editors: they complete and check the pipeline
+    queries/guide/train.jsonl     queries to train with
+    queries/guide/dev.jsonl       queries to choose the best checkpoint by
+    queries/guide/test.jsonl      queries to measure with
+    queries/guide/README.md       how to write queries
+    .gitignore                    keeps the store and the runs out of git
+    pipelines/guide.yaml          the pipeline
+
+    3 documents, 3 chunks; 2 queries to train with, 2 to choose by, 1 to measure with
+    note: the queries are made from headings and first sentences of the documents. They show that everything works, and flatter
+    every figure: replace them with real ones, as the README beside them says
+
+    next:
+      retune run pipelines/guide.yaml
+    ");
+    insta::assert_snapshot!(files(&project.path("")).join("\n"), @r"
+    .gitignore
+    docs/bert.md
+    docs/docker.md
+    docs/rest.txt
+    pipelines/guide.yaml
+    queries/guide/README.md
+    queries/guide/dev.jsonl
+    queries/guide/test.jsonl
+    queries/guide/train.jsonl
+    schemas/pipeline.schema.json
+    schemas/run.schema.json
+    schemas/stage.schema.json
+    schemas/sweep.schema.json
+    ");
     let plan = project.retune(&["plan", "pipelines/guide.yaml", "--json"]).succeeded().json();
     assert_eq!(plan["stages"].as_array().unwrap().len(), 11);
     // The schema that the pipeline's first line names is there.
@@ -76,7 +109,7 @@ fn nothing_is_overwritten_unless_that_is_wanted() {
     project.write("pipelines/guide.yaml", "mine");
     let refused = project.retune(&["init", "--name", "guide"]);
     assert_eq!(refused.status(), 2);
-    insta::assert_snapshot!(project.anonymous(&refused.stderr()), @"");
+    insta::assert_snapshot!(project.anonymous(&refused.stderr()), @"error: `PROJECT/pipelines/guide.yaml` would be replaced; keep it with another `--name`, or replace it with `--force`");
     assert_eq!(fs::read_to_string(project.path("pipelines/guide.yaml")).unwrap(), "mine");
     project.retune(&["init", "--name", "guide", "--force"]).succeeded();
     project.retune(&["plan", "pipelines/guide.yaml"]).succeeded();
@@ -105,9 +138,15 @@ fn folders_that_are_not_as_they_should_be() {
         refused(&["--docs", "one"]),
         refused(&["--queries", "some.jsonl"]),
     ];
-    insta::assert_snapshot!(messages.join(""), @"");
+    insta::assert_snapshot!(messages.join(""), @r"
+    error: there are no documents at `nowhere`; correct `--docs`
+    error: the corpus is empty: `PROJECT/empty` selects none of the 0 files there; files that can be read end in `.md`, `.markdown`, `.txt`, `.html`, `.htm`, `.pdf`, `.json`, `.jsonl`, `.csv`
+    error: the corpus is empty: `PROJECT/kinds` selects none of the 1 files there; files that can be read end in `.md`, `.markdown`, `.txt`, `.html`, `.htm`, `.pdf`, `.json`, `.jsonl`, `.csv`
+    error: there is too little text to make queries from: 0 passages that a heading or a sentence asks for, and at least three are needed; add documents, or give judged queries with `--queries FILE`
+    error: `some.jsonl` holds 1 queries; at least three are needed: one to train with, one to choose by, one to measure with
+    ");
     let named = project.retune(&["init", "--name", "../x"]);
-    insta::assert_snapshot!(named.stderr(), @"");
+    insta::assert_snapshot!(named.stderr(), @"error: `../x` cannot be the name of a pipeline; use up to 64 letters, digits, `.`, `_` and `-`");
     assert!(!project.path("pipelines").exists() && !project.path("schemas").exists());
 
     // One document is enough when it holds something; a file that cannot be read is left out, in the pipeline too.
@@ -147,7 +186,7 @@ fn judged_queries_are_dealt_out() {
     assert!(Path::new(made["pipeline"].as_str().unwrap()).is_file());
     project.write("mine.jsonl", lines.concat().replace("\"docker\", \"429\"", "\"zzz\""));
     let refused = project.retune(&["init", "--name", "other", "--queries", "mine.jsonl"]);
-    insta::assert_snapshot!(refused.stderr(), @"");
+    insta::assert_snapshot!(refused.stderr(), @"error: mine.jsonl:1: no chunk answers query `q0`; correct what it says of its answers, or remove it");
 }
 
 #[test]

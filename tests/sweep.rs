@@ -47,7 +47,14 @@ fn what_no_axis_changes_is_computed_once() {
     assert_eq!(runs[0]["overrides"].to_string(), r#"["stages.chunks.with.chunk_size=24","stages.triplets.with.seed=3"]"#);
     let name = record(&project).unwrap()["name"].as_str().unwrap().to_owned();
     let printed = ended.stdout().replace(&name, "NAME");
-    insta::assert_snapshot!(printed, @"");
+    insta::assert_snapshot!(printed, @r"
+    sweep NAME of pipelines/p.yaml: 6 points, 6 done
+
+      chunks.chunk_size  n  status
+      16                 3  done
+      24                 3  done
+    mean ± standard deviation (n − 1) over seed
+    ");
     assert!(ended.stderr().contains("[6/6] chunks.chunk_size=24 seed=3  done  "), "{}", ended.stderr());
     assert!(ended.stderr().contains("1 run, 3 cached"), "{}", ended.stderr());
 
@@ -136,11 +143,41 @@ fn every_point_is_checked_before_the_first_runs() {
         message(&["--over", "seed=1", "--repeat", "sed"]),
         message(&["--over", "seed=1", "--name", "../x"]),
     ];
-    insta::assert_snapshot!(messages.join("\n"), @"");
+    insta::assert_snapshot!(messages.join("\n"), @r"
+      × `chunk_size` must be a whole number that is not negative, not the text `zero`
+       ╭─[--set:1:31]
+     1 │ stages.chunks.with.chunk_size=zero
+       ·                               ────
+       ╰────
+      the stage uses `chunk` at pipelines/p.yaml:4:19
+
+    error: `--over chunk_sise=16`: the pipeline has no stage or parameter `chunk_sise`; did you mean `chunk_size`?
+
+    error: `--over triplets.sede=1`: stage `triplets` has no parameter `sede`; did you mean `seed`?
+
+      × there is no stage `chunk`
+       ╭─[--set:1:1]
+     1 │ stages.chunk.with.chunk_size=16
+       · ────────────────────────────
+       ╰────
+      help: did you mean `chunks`?
+
+    error: two axes set `stages.chunks.with.chunk_size`; put all of its values into one `--over`
+
+    error: these axes have 40000 points, and a sweep may have 10000; give fewer values, or draw some with `--random N`
+
+    error: axis `chunk_size` is drawn at random; say how many points with `--random N`
+
+    error: these axes have only 2 different points, not 3; draw fewer
+
+    error: `--repeat`: there is no axis `sed`; the axes are `seed`
+
+    error: `../x` cannot be the name of a sweep; use up to 100 letters, digits, `.`, `_` and `-`
+    ");
     assert_eq!(project.runs().len(), 0);
     let unknown = project.retune(&["sweep", "--show", "nope"]);
     assert_eq!(unknown.status(), 2);
-    insta::assert_snapshot!(project.anonymous(&unknown.stderr()), @"");
+    insta::assert_snapshot!(project.anonymous(&unknown.stderr()), @"error: there are no sweeps in `PROJECT/runs/sweeps`; `retune sweep PIPELINE --over …` makes one");
 }
 
 const TUNED: &str = r#"name: tiny
@@ -186,5 +223,5 @@ fn seeds_are_reported_as_mean_and_standard_deviation() {
     assert!(table.contains("after.ndcg@10") && table.contains(" ± "), "{table}");
     let wrong = project.retune(&["sweep", "--show", "latest", "--by", "after.ndgc@10"]);
     assert_eq!(wrong.status(), 2);
-    insta::assert_snapshot!(wrong.stderr(), @"");
+    insta::assert_snapshot!(wrong.stderr(), @"error: no point has a metric `after.ndgc@10`; did you mean `after.ndcg@10`?");
 }

@@ -23,7 +23,7 @@ fn refused(project: &Project, ended: &Ended) -> String {
         let [file, message, help] = ["file", "message", "help"].map(|key| report[key].as_str().unwrap());
         format!("{file}:{}:{}: {message}; {help}", report["line"], report["column"])
     };
-    let lines: Vec<String> = ended.json().as_array().unwrap().iter().map(line).collect();
+    let lines: Vec<String> = ended.json()["errors"].as_array().unwrap().iter().map(line).collect();
     let real = fs::canonicalize(project.path("")).unwrap();
     project.anonymous(&lines.join("\n")).replace(&*real.to_string_lossy(), "PROJECT")
 }

@@ -8,6 +8,7 @@ use clap::Args;
 use super::console::Console;
 use super::place::Place;
 use super::print::{self, Style, Tone, paint, seconds};
+use super::remote::{self, Sharing};
 use super::run::{Selected, cancel_on_signal};
 use super::{Failure, Global};
 use crate::artifact::Kind;
@@ -16,7 +17,7 @@ use crate::engine::Engine;
 use crate::pipeline::Pipeline;
 use crate::run::{Git, RunRecord, RunStatus, StageStatus};
 use crate::runtime::cache;
-use crate::store::Store;
+use crate::store::{Remote, Store};
 use crate::sweep::{
     self, Asked, Axis, AxisError, Figure, Group, PointRecord, PointStatus, Random, Summary, Sweep, SweepError, SweepRecord,
 };
@@ -60,6 +61,8 @@ pub(super) struct RunSweep {
     /// Stages that run side by side [default: one a processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
+    #[command(flatten)]
+    sharing: Sharing,
     /// Print a row a point as CSV, with all metrics
     #[arg(long, conflicts_with = "json")]
     csv: bool,
@@ -93,8 +96,21 @@ impl RunSweep {
         let store = Store::open(&place.store).map_err(|e| Failure::Call(e.into()))?;
         let sweep = sweep::open(&place.runs, record)?;
         let cancel = cancel_on_signal();
-        let mut going =
-            Going { command: self, sweep, store: &store, runs: &place.runs, cancel: &cancel, style, decides: None, ended: 0 };
+        let remote = self.sharing.remote(&pipeline)?;
+        if let Some(remote) = &remote {
+            remote.resume(&store);
+        }
+        let mut going = Going {
+            command: self,
+            sweep,
+            store: &store,
+            remote: remote.as_ref(),
+            runs: &place.runs,
+            cancel: &cancel,
+            style,
+            decides: None,
+            ended: 0,
+        };
         for (index, (pipeline, selected)) in points.iter().enumerate() {
             going.point(index, pipeline, selected)?;
             if cancel.is_set() {
@@ -102,6 +118,9 @@ impl RunSweep {
             }
         }
         let record = going.sweep.record;
+        if let Some(remote) = &remote {
+            remote::finish(remote, &cancel, style);
+        }
         self.print(&record, global, style)?;
         match record.count(PointStatus::Done) {
             done if done == record.points.len() => Ok(()),
@@ -159,6 +178,7 @@ struct Going<'a> {
     command: &'a RunSweep,
     sweep: Sweep,
     store: &'a Store,
+    remote: Option<&'a Remote>,
     runs: &'a Path,
     cancel: &'a Cancel,
     style: Style,
@@ -173,7 +193,7 @@ impl Going<'_> {
     fn point(&mut self, index: usize, pipeline: &Pipeline, selected: &Selected) -> Result<(), Failure> {
         let options = selected.options();
         let engine = match Engine::prepare(pipeline, self.store, cache::folder(), options) {
-            Ok(engine) => engine,
+            Ok(engine) => engine.sharing(self.remote),
             Err(error) => return self.end(index, |point| fail(point, error.to_string())),
         };
         let identity = engine.identity();
@@ -254,7 +274,8 @@ fn finish(point: &mut PointRecord, record: &RunRecord) {
     point.run = Some(record.id.clone());
     point.seconds = record.seconds;
     point.ran = record.count(StageStatus::Done);
-    point.cached = record.count(StageStatus::Cached);
+    point.cached =
+        [StageStatus::Cached, StageStatus::Fetched, StageStatus::Frozen].map(|status| record.count(status)).iter().sum();
     point.metrics = record.metrics();
     let failed = record.stages.iter().find_map(|(id, stage)| Some(format!("stage `{id}`: {}", stage.error.as_ref()?)));
     point.error = failed;

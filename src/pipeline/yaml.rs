@@ -388,7 +388,7 @@ mod tests {
         a.yaml:1:1: merge keys (`<<`) are not part of YAML 1.2
         a.yaml:1:8: this alias stands inside of the value that it repeats
         a.yaml:1:4: this is not YAML: while parsing node, found unknown anchor
-        a.yaml:7:20: there are more than 500000 keys and values, aliases expanded
+        a.yaml:7:15: there are more than 500000 keys and values, aliases expanded
         a.yaml:2:64: values are nested more than 100 deep
         a.yaml:1:101: values are nested more than 100 deep
         a.yaml:1:4: the tag `!!str` is not understood

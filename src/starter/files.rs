@@ -98,7 +98,7 @@ mod tests {
         let message = |result: Result<Vec<(PathBuf, String)>>| {
             format!("{:#}", result.unwrap_err()).replace(&folder.path().display().to_string(), "FOLDER")
         };
-        insta::assert_snapshot!(message(write(vec![file("a/b"), file("mine")], false)), @"");
+        insta::assert_snapshot!(message(write(vec![file("a/b"), file("mine")], false)), @"`FOLDER/mine` would be replaced; keep it with another `--name`, or replace it with `--force`");
         assert!(!at("a").exists());
         assert!(
             message(write(vec![file("c"), file("mine"), file("file/below")], true))

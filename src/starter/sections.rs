@@ -161,15 +161,22 @@ mod tests {
     fn headings_and_what_stands_below() {
         let text = "# The *guide*\n\nIt says what a [volume](x.md) is for. More.\n\n## Empty\n\n## Mounts ##\n```sh\n# no heading\n```\n\
                     - bind mounts name a folder of the host\n\nUnderlined\n----------\n| a | b |\n\nOnce upon a time there was a whale in a box.\n\n## 42\n\nnumbers are no queries\n";
-        insta::assert_snapshot!(lines(&headings(&document("The guide", text))), @"");
+        insta::assert_snapshot!(lines(&headings(&document("The guide", text))), @"
+        The guide -> It says what a [volume](x.md) is for.
+        Mounts -> bind mounts name a folder of the host
+        Underlined -> Once upon a time there was a whale
+        ");
     }
 
     #[test]
     fn what_has_no_headings() {
         let text = "A resource is named by its address. GET must not change it, ever.\n\nOne sentence alone says nothing.\n\n\
                     - **PUT** may be repeated without harm: Clients do so. They try again after a while.";
-        insta::assert_snapshot!(lines(&first_sentences(&document("b", text))), @"");
+        insta::assert_snapshot!(lines(&first_sentences(&document("b", text))), @"
+        A resource is named by its address -> GET must not change it, ever.
+        PUT may be repeated without harm: Clients do so -> They try again after a while.
+        ");
         assert_eq!(headings(&document("b", text)), []);
-        insta::assert_snapshot!(lines(&headings(&document("REST in brief", text))), @"");
+        insta::assert_snapshot!(lines(&headings(&document("REST in brief", text))), @"REST in brief -> A resource is named by its address.");
     }
 }

@@ -78,7 +78,7 @@ pub struct PointRecord {
     /// Stages that ran.
     #[serde(default)]
     pub ran: usize,
-    /// Stages whose results were in the store.
+    /// Stages whose results were in the store, or were fetched.
     #[serde(default)]
     pub cached: usize,
     /// `STAGE.NAME` → figure, of all stages that have any.

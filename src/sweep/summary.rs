@@ -246,10 +246,13 @@ impl<'a> Figures<'a> {
     }
 
     fn choose(&self, minimize: bool) -> Option<Ranked> {
-        let differs = |name: &&str| self.values.get(name).is_some_and(|values| values.len() > 1);
-        let mut names: Vec<&str> = self.values.keys().copied().filter(differs).collect();
+        let is_measured =
+            |name: &&str| name.contains(".eval.") || self.record.measuring.iter().any(|stage| in_stage(name, stage));
+        let measured: Vec<&str> = self.values.keys().copied().filter(is_measured).collect();
+        let differs = |name: &&&str| self.values.get(**name).is_some_and(|values| values.len() > 1);
+        let mut names: Vec<&str> = measured.iter().filter(differs).copied().collect();
         if names.is_empty() {
-            names = self.values.keys().copied().collect();
+            names = measured;
         }
         let dev = names.iter().find_map(|name| Some((name, name.split_once(".eval.")?.0)));
         if let Some((name, stage)) = dev {

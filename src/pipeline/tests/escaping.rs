@@ -131,7 +131,7 @@ stages:
 fn what_files_make_together_is_bounded() {
     let wide = |name: &str| {
         let list = "[0,1,2,3,4,5,6,7,8,9]";
-        let lines: String = (0..2500).map(|i| format!("  {name}{i}: {{ default: {list} }}\n")).collect();
+        let lines: String = (0..12_500).map(|i| format!("  {name}{i}: {{ default: {list} }}\n")).collect();
         format!("params:\n{lines}stages: {{ base: {{ uses: model, with: {{ source: x }} }} }}\n")
     };
     let stages: String = (0..5).map(|i| format!("  s{i}: {{ uses: ./d{i}.yaml }}\n")).collect();
@@ -140,13 +140,13 @@ fn what_files_make_together_is_bounded() {
     files.extend((0..5).map(|i| (format!("pipelines/d{i}.yaml"), wide("p"))));
     files.push(("pipelines/base.yaml".into(), "params: { x: &a [1], y: *a }".into()));
     let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
-    insta::assert_snapshot!(Folder::new(&files).lines(), @"
-    pipelines/d2.yaml:2140:21: there are more than 100000 keys and values, aliases expanded, used at pipelines/a.yaml:5:15
-    pipelines/d3.yaml:1:1: there are more than 100000 keys and values, aliases expanded, used at pipelines/a.yaml:6:15
-    pipelines/d4.yaml:1:1: there are more than 100000 keys and values, aliases expanded, used at pipelines/a.yaml:7:15
+    insta::assert_snapshot!(Folder::new(&files).lines(), @r"
+    pipelines/d2.yaml:10711:33: there are more than 500000 keys and values, aliases expanded, used at pipelines/a.yaml:5:15
+    pipelines/d3.yaml:1:1: there are more than 500000 keys and values, aliases expanded, used at pipelines/a.yaml:6:15
+    pipelines/d4.yaml:1:1: there are more than 500000 keys and values, aliases expanded, used at pipelines/a.yaml:7:15
     ");
     // Anchors around anchors are kept once each.
     let nested: String = (0..90).map(|i| format!("&a{i} [")).collect();
-    let bomb = format!("params: {{ x: {nested}{}1{} }}\nstages: {{}}\n", "1,".repeat(20_000), "]".repeat(90));
-    insta::assert_snapshot!(Folder::new(&[("pipelines/a.yaml", "extends: ./b.yaml"), ("pipelines/b.yaml", &bomb)]).lines(), @"pipelines/b.yaml:1:520: there are more than 100000 keys and values, aliases expanded, extended at pipelines/a.yaml:1:10");
+    let bomb = format!("params: {{ x: {nested}{}1{} }}\nstages: {{}}\n", "1,".repeat(100_000), "]".repeat(90));
+    insta::assert_snapshot!(Folder::new(&[("pipelines/a.yaml", "extends: ./b.yaml"), ("pipelines/b.yaml", &bomb)]).lines(), @"pipelines/b.yaml:1:520: there are more than 500000 keys and values, aliases expanded, extended at pipelines/a.yaml:1:10");
 }
