@@ -2,6 +2,7 @@
 
 mod console;
 mod diff;
+mod dotenv;
 mod encode;
 mod gc;
 mod graph;
@@ -129,16 +130,7 @@ pub fn main() -> ExitCode {
     let allowed = std::env::var_os("RETUNE_ALLOW").unwrap_or_default();
     cli.global.allow.extend(std::env::split_paths(&allowed).filter(|folder| !folder.as_os_str().is_empty()));
     let style = print::Style::new(cli.global.color);
-    // Keys of language models may lie in a `.env`; what the environment has already wins.
-    if let Err(error) = dotenvy::dotenv()
-        && !error.not_found()
-    {
-        // The error may quote the line, and so a key.
-        eprintln!(
-            "{} the file `.env` cannot be read to its end; write one `NAME=value` a line",
-            print::paint("warning:", print::Tone::Warn, style.stderr)
-        );
-    }
+    dotenv::read(style);
     let global = &cli.global;
     let result = match &cli.command {
         Command::Init(command) => command.call(global, style),

@@ -231,7 +231,9 @@ fn absent(field: &Field, runs: &[Summary]) -> bool {
 }
 
 fn usual(run: &Summary, tagged: bool, color: bool) -> Vec<String> {
-    let stages = format!("{} run, {} cached", run.count(StageStatus::Done), run.count(StageStatus::Cached));
+    let fetched = Some(run.count(StageStatus::Fetched)).filter(|count| *count > 0);
+    let fetched = fetched.map(|count| format!(", {count} fetched")).unwrap_or_default();
+    let stages = format!("{} run, {} cached{fetched}", run.count(StageStatus::Done), run.count(StageStatus::Cached));
     let took = run.seconds.map(seconds).unwrap_or_default();
     let mut row = vec![run.id.clone(), print::status(run.status, color), took, stages];
     row.extend(tagged.then(|| run.tags.join(", ")));

@@ -193,33 +193,23 @@ pub fn describe(status: ExitStatus) -> String {
 
 #[cfg(unix)]
 mod signal {
-    /// The one call that the standard library lacks.
-    mod sys {
-        unsafe extern "C" {
-            pub safe fn kill(process: i32, signal: i32) -> i32;
-        }
-    }
-
-    /// The numbers are those of every Unix.
-    const SIGKILL: i32 = 9;
-    const SIGTERM: i32 = 15;
+    use rustix::process::{Pid, Signal, kill_process_group};
 
     /// Kills all of a group.
     pub fn kill(group: u32) {
-        send(group, SIGKILL);
+        send(group, Signal::KILL);
     }
 
     /// Asks all of a group to end.
     pub fn terminate(group: u32) {
-        send(group, SIGTERM);
+        send(group, Signal::TERM);
     }
 
-    fn send(group: u32, signal: i32) {
-        // 0 and 1 would mean other processes than those of a group; a group that is gone is no mistake.
-        if let Ok(group) = i32::try_from(group)
-            && group > 1
-        {
-            let _ = sys::kill(-group, signal);
+    fn send(group: u32, signal: Signal) {
+        let group = i32::try_from(group).ok().and_then(Pid::from_raw);
+        // The group of the first process is no program's; one that is gone is no mistake.
+        if let Some(group) = group.filter(|group| !group.is_init()) {
+            let _ = kill_process_group(group, signal);
         }
     }
 }
