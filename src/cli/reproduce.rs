@@ -14,14 +14,12 @@ use super::console::Console;
 use super::place::Place;
 use super::place::below_here;
 use super::print::{self, Style, Tone, paint};
-use super::run::cancel_on_signal;
+use super::run::{cancel_on_signal, environment};
 use super::{Failure, Global};
 use crate::engine::{Engine, Options};
 use crate::pipeline::{self, Pipeline};
-use crate::run::{
-    Change, Compared, Environment, Git, Host, Recorder, RunRecord, RunStatus, StageChanges, StageRecord, StageStatus,
-};
-use crate::runtime::{cache, library};
+use crate::run::{Change, Compared, Environment, Git, Recorder, RunRecord, RunStatus, StageChanges, StageRecord, StageStatus};
+use crate::runtime::cache;
 use crate::stage::Allowed;
 use crate::store::{Digest, Store};
 
@@ -113,7 +111,7 @@ impl Reproduce {
                 "{error}\nthe inputs of `{id}` are looked for from `{base}`; `--base DIR` names another folder"
             ))
         })?;
-        let environment = environment(&base);
+        let environment = environment(Git::of(&base));
         let differences = differences(&then.record.environment, &environment);
         let stages = changed_inputs(&then.record, &engine);
         if !global.json {
@@ -176,15 +174,6 @@ fn check(record: &RunRecord) -> anyhow::Result<()> {
         return Err(anyhow!("`{}` yielded nothing that could be compared", record.id));
     }
     Ok(())
-}
-
-fn environment(base: &Path) -> Environment {
-    Environment {
-        retune: env!("CARGO_PKG_VERSION").to_owned(),
-        onnx_runtime: library::identity(&cache::folder()).unwrap_or_default(),
-        host: Host::here(),
-        git: Git::of(base),
-    }
 }
 
 /// The record of a run that has not begun.

@@ -99,12 +99,7 @@ impl Selected {
             seconds: None,
             overrides: self.set.clone(),
             parameters: pipeline.parameters.clone(),
-            environment: Environment {
-                retune: env!("CARGO_PKG_VERSION").to_owned(),
-                onnx_runtime: library::identity(&cache::folder()).unwrap_or_default(),
-                host: Host::here(),
-                git,
-            },
+            environment: environment(git),
             stages: pipeline.stages.iter().map(stage).collect::<IndexMap<_, _>>(),
         }
     }
@@ -163,6 +158,16 @@ fn report(record: &RunRecord, folder: &str, style: Style) -> String {
     let took = seconds(record.seconds.unwrap_or_default());
     text += &format!("\n{status} in {took}: {}\n{folder}\n", parts.join(", "));
     text
+}
+
+/// What a run that begins now stands in; `git` is where the pipeline lies.
+pub(super) fn environment(git: Option<Git>) -> Environment {
+    Environment {
+        retune: env!("CARGO_PKG_VERSION").to_owned(),
+        onnx_runtime: library::identity(&cache::folder()).unwrap_or_default(),
+        host: Host::here(),
+        git,
+    }
 }
 
 /// Set by the first Ctrl-C; the second ends the program at once.
