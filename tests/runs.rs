@@ -200,3 +200,24 @@ fn what_cannot_be_reproduced_is_named() {
     fs::rename(project.path("elsewhere.jsonl"), project.path("queries.jsonl")).unwrap();
     assert_eq!(project.retune(&["reproduce", &id, "--base", "moved"]).status(), 1, "it runs again, with what changed");
 }
+
+/// A guard that has nothing to look at must not let everything through.
+#[test]
+fn a_metric_that_is_gone_breaks_its_bound() {
+    let project = Project::new(LIGHT);
+    let score = |stage: &str| {
+        let run = r#"echo > {outputs.o}; echo '{ "metrics": { "score": 0.5 } }' > "$RETUNE_OUTCOME""#;
+        format!(
+            "name: scores\nstages:\n  {stage}:\n    uses: command\n    with:\n      run: {}\n      outputs: {{ o: file }}\n",
+            serde_json::to_string(run).unwrap()
+        )
+    };
+    let runs = ["a", "b"].map(|stage| {
+        project.write("pipelines/p.yaml", score(stage));
+        project.run(&[])["id"].as_str().unwrap().to_owned()
+    });
+    let ended = |bound: &str| project.retune(&["diff", &runs[0], &runs[1], "--fail-if", bound]);
+    assert_eq!(ended("a.score<-0.1").status(), 3);
+    assert_eq!(ended("a.score<-0.1").stderr(), format!("error: `{}` has no a.score\n", runs[1]));
+    assert_eq!([ended("b.score<-0.1").status(), ended("c.score<-0.1").status()], [0, 2]);
+}

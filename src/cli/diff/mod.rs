@@ -165,11 +165,15 @@ impl DiffRuns {
                 return Err(Failure::Call(anyhow!("`--fail-if`: {none} has a metric `{}`", limit.metric)));
             }
             let sign = if limit.below { '<' } else { '>' };
-            let wrong = concerned.into_iter().filter(|(_, m)| limit.broken(m));
-            broken.extend(wrong.map(|(diff, m)| {
+            for (diff, m) in concerned {
                 let run = if diffs.len() > 1 { format!("{}: ", diff.to) } else { String::new() };
-                format!("{run}{} {} {sign} {}", m.name, signed(m.difference), limit.bound)
-            }));
+                // A figure that is gone may hide the worst; one that is new cannot be worse than before.
+                if m.from.is_some() && m.to.is_none() {
+                    broken.push(format!("`{}` has no {}", diff.to, m.name));
+                } else if limit.broken(m) {
+                    broken.push(format!("{run}{} {} {sign} {}", m.name, signed(m.difference), limit.bound));
+                }
+            }
         }
         if broken.is_empty() { Ok(()) } else { Err(Failure::Regressed(anyhow!("{}", broken.join(", ")))) }
     }
