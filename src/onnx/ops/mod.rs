@@ -1,10 +1,12 @@
 //! The operators, by family: each file has the methods that build them and the functions that differentiate them.
 
 pub mod elementwise;
+pub mod functions;
 pub mod layout;
 pub mod lookup;
 pub mod matrix;
 pub mod normalization;
+pub mod parts;
 pub mod reduce;
 
 use super::differentiate::Piece;
