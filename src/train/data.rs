@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::loss::Needs;
+use super::graphs::Task;
+use super::loss::Loss;
 use super::sampling::{Mixing, Sampler, no_duplicates, shuffled};
 use crate::artifact::Example;
 use crate::model::tokenizer::{Tokenizer, Tokens};
@@ -17,8 +18,8 @@ pub struct DataSet {
     pub name: String,
     /// Rows, each with its line in the file that it comes from.
     pub rows: Vec<(usize, Example)>,
-    /// What the loss that it is learnt with wants.
-    pub needs: Needs,
+    /// What it is learnt by.
+    pub loss: Loss,
 }
 
 /// How data sets become batches.
@@ -50,6 +51,18 @@ pub struct Columns<'a> {
     pub guides: Vec<Vec<f32>>,
 }
 
+impl Columns<'_> {
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.texts.first().map_or(0, Vec::len)
+    }
+
+    /// The tokens of all texts together.
+    pub fn tokens(&self) -> usize {
+        self.texts.iter().flatten().map(|text| text.ids.len()).sum()
+    }
+}
+
 /// The vectors of a guide model, one for each different text.
 struct Guide {
     dimensions: usize,
@@ -70,6 +83,7 @@ pub struct Data {
 /// A data set whose texts are numbers.
 struct Set {
     name: String,
+    loss: Loss,
     rows: usize,
     /// Texts a row.
     width: usize,
@@ -112,9 +126,20 @@ impl Data {
         self.guide = Some(Guide { dimensions, vectors });
     }
 
-    /// The length of the guide's vectors, if there is a guide.
-    pub fn guide_dimensions(&self) -> Option<usize> {
-        self.guide.as_ref().map(|guide| guide.dimensions)
+    /// Whether a data set's loss wants a guide model.
+    pub fn is_guided(&self) -> bool {
+        self.sets.iter().any(|set| set.loss.formula().is_guided())
+    }
+
+    /// What graphs are built for, by data set; after [`Data::guide`].
+    pub fn tasks(&self) -> Vec<Task> {
+        let task = |set: &Set| Task {
+            loss: set.loss.clone(),
+            columns: set.width,
+            labels: set.labels_width,
+            guide: self.guide.as_ref().filter(|_| set.loss.formula().is_guided()).map(|guide| guide.dimensions),
+        };
+        self.sets.iter().map(task).collect()
     }
 
     /// The number of data sets.
@@ -130,16 +155,6 @@ impl Data {
     /// Rows of a data set.
     pub fn rows(&self, set: usize) -> usize {
         self.sets.get(set).map_or(0, |set| set.rows)
-    }
-
-    /// Texts a row of a data set.
-    pub fn width(&self, set: usize) -> usize {
-        self.sets.get(set).map_or(0, |set| set.width)
-    }
-
-    /// Labels a row of a data set that its loss looks at.
-    pub fn labels_width(&self, set: usize) -> usize {
-        self.sets.get(set).map_or(0, |set| set.labels_width)
     }
 
     /// The batches of an epoch (from 0), in order: a pure function of the data, `seed` and `epoch`.
@@ -166,13 +181,14 @@ impl Data {
     pub fn columns(&self, batch: &Batch) -> Result<Columns<'_>> {
         let set = self.sets.get(batch.set).context("the data set of a batch is not there")?;
         let mut columns = Columns { texts: vec![Vec::new(); set.width], labels: Vec::new(), guides: Vec::new() };
-        if self.guide.is_some() {
+        let guide = self.guide.as_ref().filter(|_| set.loss.formula().is_guided());
+        if guide.is_some() {
             columns.guides = vec![Vec::new(); set.width];
         }
         for &row in &batch.rows {
             for (c, &text) in set.row(row).context("a row of a batch is not there")?.iter().enumerate() {
                 columns.texts[c].push(self.tokens.get(text as usize).context("a text was not tokenized")?);
-                if let Some(guide) = &self.guide {
+                if let Some(guide) = guide {
                     columns.guides[c].extend_from_slice(&guide.vectors[range(text as usize, guide.dimensions)]);
                 }
             }
@@ -190,26 +206,27 @@ impl Data {
 
 impl Set {
     fn new<'t>(set: &'t DataSet, numbers: &mut HashMap<&'t str, u32>, all: &mut Vec<&'t str>, sampler: Option<Sampler>) -> Result<Self> {
-        let name = &set.name;
+        let (name, needs) = (&set.name, set.loss.formula().needs());
         let Some((first_line, first)) = set.rows.first() else { bail!("data set `{name}` is empty; there is nothing to learn from") };
         let (width, labels) = (first.texts().count(), first.labels.len());
         let mut new = Set {
             name: name.clone(),
+            loss: set.loss.clone(),
             rows: set.rows.len(),
             width,
             texts: Vec::with_capacity(set.rows.len() * width),
-            labels_width: if set.needs.labels.are_wanted() { labels } else { 0 },
+            labels_width: if needs.labels.are_wanted() { labels } else { 0 },
             labels: Vec::new(),
-            sampler: sampler.unwrap_or(set.needs.sampler),
+            sampler: sampler.unwrap_or(needs.sampler),
         };
         for (line, example) in &set.rows {
             let here = || format!("data set `{name}`, line {line}");
-            set.needs.check(example).map_err(|problem| anyhow::anyhow!("{}: {problem}", here()))?;
+            needs.check(example).map_err(|problem| anyhow::anyhow!("{}: {problem}", here()))?;
             let (texts, marks) = (example.texts().count(), example.labels.len());
             ensure!(
-                (texts, marks) == (width, labels) || (texts == width && new.labels_width == 0),
-                "{}: the row has {texts} texts and {marks} labels, but line {first_line} has {width} and {labels}; all rows of a data set must be \
-                 of one form: split it",
+                texts == width && (marks == labels || new.labels_width == 0),
+                "{}: the row has {texts} texts and {marks} labels, but line {first_line} has {width} and {labels}; make all rows of a data set alike, \
+                 or make it two data sets",
                 here()
             );
             for text in example.texts() {
@@ -244,4 +261,64 @@ impl Set {
 /// Where row `row` of a matrix lies.
 fn range(row: usize, width: usize) -> Range<usize> {
     row * width..(row + 1) * width
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::testing::minilm;
+    use crate::train::loss::contrastive::Contrastive;
+    use crate::train::loss::mnrl::Mnrl;
+
+    fn set(name: &str, loss: Loss, rows: &[&str]) -> DataSet {
+        let rows = rows.iter().enumerate().map(|(i, row)| (i + 1, serde_json::from_str(row).unwrap())).collect();
+        DataSet { name: name.into(), rows, loss }
+    }
+
+    fn data(sets: &[DataSet], batch_size: usize) -> Result<Data> {
+        let tokenizer = Tokenizer::open(&minilm(), 16)?;
+        Data::new(sets, &tokenizer, Sampling { batch_size, sampler: None, mixing: Mixing::Proportional })
+    }
+
+    #[test]
+    fn batches_hold_the_columns_of_their_rows() {
+        let pairs = set("pairs", Loss::Mnrl(Mnrl::default()), &[r#"{"anchor":"a","positive":"p"}"#, r#"{"anchor":"a","positive":"q"}"#]);
+        let graded = set(
+            "graded",
+            Loss::Contrastive(Contrastive::default()),
+            &[r#"{"anchor":"p","positive":"x y","label":1}"#, r#"{"anchor":"q","positive":"a","label":0}"#, r#"{"anchor":"r","positive":"a","label":1}"#],
+        );
+        let data = data(&[pairs, graded], 4).unwrap();
+        assert_eq!(data.texts(), ["a", "p", "q", "x y", "r"]);
+        let epoch = data.epoch(1, 0);
+        // The pairs share a text, and so have a batch each; the labelled rows have one together.
+        assert_eq!((epoch.len(), data.steps(1, 3)), (3, 9));
+        let all: Vec<(usize, usize)> = epoch.iter().flat_map(|batch| batch.rows.iter().map(|&row| (batch.set, row))).collect();
+        assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), 5);
+        let columns = data.columns(&Batch { set: 1, rows: vec![2, 0] }).unwrap();
+        assert_eq!((columns.rows(), columns.tokens(), columns.labels), (2, 13, vec![1.0, 1.0]));
+        assert_eq!(columns.texts[1][0], &data.tokens()[0]);
+        assert_eq!(columns.texts[1][1], &data.tokens()[3]);
+        assert_eq!(data.row(1, 1), ["q", "a"]);
+        assert_eq!(data.columns(&Batch { set: 0, rows: vec![0] }).unwrap().labels, []);
+    }
+
+    #[test]
+    fn rows_that_do_not_fit_the_loss_are_refused() {
+        let error = |loss: &str, rows: &[&str]| {
+            let loss: Loss = serde_json::from_str(loss).unwrap();
+            format!("{:#}", data(&[set("mine", loss, rows)], 4).map(drop).unwrap_err())
+        };
+        let (pair, triplet) = (r#"{"anchor":"a","positive":"p"}"#, r#"{"anchor":"a","positive":"p","negative":"n"}"#);
+        let labelled = |label: &str| pair.replace('}', &format!(",{label}}}"));
+        insta::assert_snapshot!(error(r#"{"name":"triplet"}"#, &[triplet, pair]), @"");
+        insta::assert_snapshot!(error(r#"{"name":"mnrl"}"#, &[pair, triplet]), @"");
+        insta::assert_snapshot!(error(r#"{"name":"contrastive"}"#, &[triplet]), @"");
+        insta::assert_snapshot!(error(r#"{"name":"contrastive"}"#, &[pair]), @"");
+        insta::assert_snapshot!(error(r#"{"name":"contrastive"}"#, &[&labelled(r#""label":1"#), &labelled(r#""label":0.5"#)]), @"");
+        insta::assert_snapshot!(error(r#"{"name":"cosent"}"#, &[&labelled(r#""scores":[1,2]"#)]), @"");
+        insta::assert_snapshot!(error(r#"{"name":"margin_mse"}"#, &[triplet]), @"");
+        insta::assert_snapshot!(error(r#"{"name":"distill_kl"}"#, &[&triplet.replace('}', r#","scores":[1]}"#)]), @"");
+        insta::assert_snapshot!(error(r#"{"name":"mnrl"}"#, &[]), @"");
+    }
 }
