@@ -4,6 +4,7 @@ pub mod batches;
 pub mod loss;
 pub mod optimizer;
 pub mod schedule;
+pub mod select;
 pub mod step;
 pub mod trainer;
 
