@@ -7,6 +7,7 @@ pub mod loss;
 pub mod optimizer;
 pub mod sampling;
 pub mod schedule;
+pub mod select;
 pub mod step;
 pub mod trainer;
 
