@@ -53,6 +53,8 @@ fn rule(op: &str) -> Option<Rule> {
         "ReduceMean" => ops::reduce::mean,
         "Softmax" => ops::normalization::softmax,
         "LayerNormalization" => ops::normalization::layer_norm,
+        "Attention" => ops::own::attention,
+        "AddLayerNormalization" => ops::own::add_layer_norm,
         _ => return None,
     })
 }

@@ -5,6 +5,7 @@ pub mod layout;
 pub mod lookup;
 pub mod matrix;
 pub mod normalization;
+pub mod own;
 pub mod reduce;
 
 use super::differentiate::Piece;
