@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use prost::Message;
 
+use super::ops::lookup::Inverse;
 use super::proto::*;
 use super::shape::{DataType, Dim, Shape, show};
 
@@ -99,6 +100,7 @@ struct Inner {
     scalars: HashMap<u32, Value>,
     /// Values through which no gradient passes.
     stopped: HashSet<Value>,
+    inverses: HashMap<Value, Inverse>,
     error: Option<GraphError>,
 }
 
@@ -249,6 +251,20 @@ impl Graph {
                 0
             }
         }
+    }
+
+    /// The last dimension, when it is fixed; 0 otherwise.
+    pub fn last(&self, value: Value) -> usize {
+        self.width("Shape", value)
+    }
+
+    /// Notes how the rows that became `moved` find back.
+    pub(super) fn inverse(&self, moved: Value, inverse: Inverse) {
+        self.inner.borrow_mut().inverses.insert(moved, inverse);
+    }
+
+    pub(super) fn inverse_of(&self, moved: Value) -> Option<Inverse> {
+        self.inner.borrow().inverses.get(&moved).copied()
     }
 
     pub(super) fn nodes(&self) -> Vec<Node> {

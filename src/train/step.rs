@@ -6,13 +6,14 @@ use anyhow::{Context, Result, ensure};
 
 use super::loss::Loss;
 use super::optimizer::{Gradient, Rows};
-use crate::model::architecture::Parameter;
+use crate::model::batch::Batch;
+use crate::model::builder::Parameter;
 use crate::model::directory::ModelDirectory;
 use crate::model::sentence;
 use crate::model::tokenizer::{Tokenizer, Tokens};
 use crate::model::weights::Weights;
 use crate::onnx::{self, Graph, differentiate};
-use crate::runtime::trainable::{Outputs, Trainable};
+use crate::runtime::trainable::{self, Outputs, Trainable};
 
 /// Where the gradient of a weight is found after a run.
 enum Place {
@@ -27,6 +28,7 @@ enum Place {
 /// The graph of a step with the weights in training.
 pub struct Step {
     graph: Trainable,
+    weights: trainable::Parameters,
     tokenizer: Tokenizer,
     directory: ModelDirectory,
     parameters: Vec<Parameter>,
@@ -37,7 +39,7 @@ pub struct Step {
 /// What one run yields; the gradients lie in the graph's buffers until the next run.
 pub struct Run {
     pub loss: f32,
-    /// Tokens that are not padding.
+    /// Tokens of all texts.
     pub tokens: usize,
     outputs: Outputs,
 }
@@ -50,8 +52,8 @@ impl Step {
     pub fn new(directory: &ModelDirectory, weights: &Weights, loss: &Loss, downloads: &Path) -> Result<Self> {
         let g = Graph::new();
         let sentence = sentence::build(&g, directory)?;
-        sentence::check(&sentence.encoder, directory, weights)?;
-        let parameters = sentence.encoder.parameters;
+        let parameters = sentence.parameters;
+        sentence::check(&parameters, directory, weights)?;
         let columns = loss.formula().columns();
         let value = loss.formula().build(&g, &sentence::columns(&g, sentence.embeddings, columns));
         let gradients = differentiate(&g, value, &parameters.iter().map(|p| p.value).collect::<Vec<_>>())?;
@@ -85,9 +87,10 @@ impl Step {
             let (shape, data) = weights.get(&p.name)?;
             Some((p.name.as_str(), shape, data))
         });
-        let graph = Trainable::open(&g.to_model()?, initial, &fixed, free, downloads)?;
+        let weights = trainable::Parameters::new(initial, downloads)?;
+        let graph = Trainable::open(&g.to_model()?, &weights, &fixed, free, downloads)?;
         let tokenizer = Tokenizer::open(&directory.path, directory.max_seq_length)?;
-        Ok(Step { graph, tokenizer, directory: directory.clone(), parameters, places, columns })
+        Ok(Step { graph, weights, tokenizer, directory: directory.clone(), parameters, places, columns })
     }
 
     /// The weights in training: name and shape.
@@ -105,7 +108,7 @@ impl Step {
     /// ONNX Runtime fails.
     pub fn run(&mut self, columns: &[Vec<&Tokens>]) -> Result<Run> {
         ensure!(columns.len() == self.columns, "the loss wants {} columns of texts, not {}", self.columns, columns.len());
-        let batch = self.tokenizer.batch(&columns.concat(), self.directory.pooling);
+        let batch = Batch::new(&columns.concat(), self.directory.pooling);
         let outputs = self.graph.run(&batch.inputs())?;
         let loss = *outputs.floats("loss")?.1.first().context("the loss is empty")?;
         Ok(Run { loss, tokens: batch.tokens(), outputs })
@@ -117,7 +120,7 @@ impl Step {
     /// # Errors
     /// An output is missing, which a graph of ours has.
     pub fn update<T>(&mut self, run: &Run, update: impl FnOnce(Vec<&mut [f32]>, &[Gradient]) -> T) -> Result<T> {
-        let (weights, fixed) = self.graph.weights_and_outputs();
+        let fixed = self.graph.fixed();
         let mut gradients = Vec::with_capacity(self.places.len());
         for (place, parameter) in self.places.iter().zip(&self.parameters) {
             gradients.push(match place {
@@ -132,13 +135,13 @@ impl Step {
                 }
             });
         }
-        Ok(update(weights, &gradients))
+        Ok(update(self.weights.values_mut(), &gradients))
     }
 
     /// `weights` with those in training replaced by their present values.
     pub fn weights(&self, weights: &Weights) -> Weights {
         let mut present = weights.clone();
-        for (name, data) in self.graph.weights() {
+        for (name, data) in self.weights.iter() {
             if let Some(to) = present.get_mut(name) {
                 to.copy_from_slice(data);
             }

@@ -57,7 +57,6 @@ pub struct StepReport {
     pub lr: f64,
     /// Before clipping.
     pub grad_norm: f64,
-    /// Without padding.
     pub tokens: usize,
     pub seconds: f64,
 }

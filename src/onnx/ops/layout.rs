@@ -23,6 +23,13 @@ impl Graph {
         self.reshape(x, shape)
     }
 
+    /// `x`, repeated to the shape of `like`.
+    pub fn expand(&self, x: Value, like: Value) -> Value {
+        let shape = self.shape(like);
+        let target = self.shape_of(like);
+        self.node("Expand", "", &[x, target], &[], self.data_type(x), shape)
+    }
+
     /// Dimensions in the order `permutation`.
     pub fn transpose(&self, x: Value, permutation: &[usize]) -> Value {
         let shape = self.shape(x);

@@ -2,7 +2,7 @@
 
 use super::super::differentiate::Piece;
 use super::super::graph::{Attribute, Graph, Node, Value};
-use super::super::shape::{DataType, Dim};
+use super::super::shape::{DataType, Dim, Shape};
 
 impl Graph {
     /// Entries of `table` `[entries, width]` at `ids` `[..]` → `[.., width]`.
@@ -10,6 +10,14 @@ impl Graph {
         let mut shape = self.shape(ids);
         shape.push(Dim::Fixed(self.width("Gather", table)));
         self.node("Gather", "", &[table, ids], &[("axis", Attribute::Int(0))], DataType::F32, shape)
+    }
+
+    /// Rows of `x` `[rows, width]` in another order: `from` `[..]` says which row goes where → `[.., width]`. `back`, the same
+    /// the other way round, is what the gradient goes by; `keep`, of the shape of `back`, is 0 for places that no row came from.
+    pub fn permute_rows(&self, x: Value, from: Value, back: Value, keep: Option<Value>) -> Value {
+        let moved = self.lookup(x, from);
+        self.inverse(moved, Inverse { back, keep });
+        moved
     }
 
     /// 0, 1, 2, … as many as the dimension `symbol` of a graph input has, `[symbol]`.
@@ -24,11 +32,33 @@ impl Graph {
     }
 }
 
-/// The gradient of the table as rows.
-pub fn gather(_: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Vec<Option<Piece>> {
+/// The way back of a permutation of rows.
+#[derive(Clone, Copy)]
+pub struct Inverse {
+    back: Value,
+    keep: Option<Value>,
+}
+
+/// The gradient of the table as rows; that of a permutation by its inverse.
+pub fn gather(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Vec<Option<Piece>> {
     let rows = dy.first().copied().flatten();
+    if let (Some(dy), Some(inverse)) = (rows, g.inverse_of(node.outputs[0])) {
+        return vec![wanted[0].then(|| Piece::Dense(unpermute(g, dy, inverse, g.shape(node.inputs[0])))), None];
+    }
     let table = rows.filter(|_| wanted[0]).map(|rows| Piece::Rows { ids: node.inputs[1], rows });
     vec![table, None]
+}
+
+fn unpermute(g: &Graph, dy: Value, inverse: Inverse, shape: Shape) -> Value {
+    let width = g.last(dy);
+    let flat = if g.rank(dy) == 2 { dy } else { g.reshape(dy, vec![Dim::from("flat"), Dim::Fixed(width)]) };
+    let mut back = g.lookup(flat, inverse.back);
+    if let Some(keep) = inverse.keep {
+        let mut column = g.shape(keep);
+        column.push(Dim::Fixed(1));
+        back = g.mul(back, g.reshape(keep, column));
+    }
+    if g.rank(back) == shape.len() { back } else { g.reshape(back, shape) }
 }
 
 #[cfg(test)]

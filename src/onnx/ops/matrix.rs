@@ -7,9 +7,12 @@ use super::super::shape::{DataType, Dim, show};
 use super::{dense, first};
 
 impl Graph {
-    /// A linear layer, `x · wᵀ + b`: `x` `[rows, in]`, `w` `[out, in]`, `b` `[out]` → `[rows, out]`.
-    pub fn linear(&self, x: Value, w: Value, b: Value) -> Value {
-        self.gemm(&[x, w, b], false, true)
+    /// A linear layer, `x · wᵀ (+ b)`: `x` `[rows, in]`, `w` `[out, in]`, `b` `[out]` → `[rows, out]`.
+    pub fn linear(&self, x: Value, w: Value, b: Option<Value>) -> Value {
+        match b {
+            Some(b) => self.gemm(&[x, w, b], false, true),
+            None => self.gemm(&[x, w], false, true),
+        }
     }
 
     /// `op(a) · op(b) (+ c)` for two-dimensional values, `op` being transposition where asked.
@@ -100,7 +103,7 @@ mod tests {
 
     #[test]
     fn gradients() {
-        check("linear", &[&[2, 3], &[4, 3], &[4]], |g, x| g.linear(x[0], x[1], x[2]));
+        check("linear", &[&[2, 3], &[4, 3], &[4]], |g, x| g.linear(x[0], x[1], Some(x[2])));
         check("gemm", &[&[2, 3], &[3, 4]], |g, x| g.gemm(&[x[0], x[1]], false, false));
         for (ta, tb) in [(false, false), (false, true), (true, false), (true, true)] {
             let a: &[usize] = if ta { &[2, 3, 4] } else { &[2, 4, 3] };
