@@ -42,16 +42,31 @@ fn rule(op: &str) -> Option<Rule> {
         "Gelu" => ops::elementwise::gelu,
         "Where" => ops::elementwise::select,
         "Max" => ops::elementwise::max,
+        "Min" => ops::elementwise::min,
+        "Clip" => ops::elementwise::clip,
+        "Pow" => ops::elementwise::pow,
+        "Exp" => ops::functions::exp,
+        "Log" => ops::functions::log,
+        "Tanh" => ops::functions::tanh,
+        "Sigmoid" => ops::functions::sigmoid,
+        "Erf" => ops::functions::erf,
+        "Sin" => ops::functions::sin,
+        "Cos" => ops::functions::cos,
+        "Reciprocal" => ops::functions::reciprocal,
         "Identity" => ops::layout::identity,
         "Reshape" => ops::layout::reshape,
         "Transpose" => ops::layout::transpose,
         "Split" => ops::layout::split,
+        "Concat" => ops::parts::concat,
+        "Slice" => ops::parts::slice,
         "Gather" => ops::lookup::gather,
         "Gemm" => ops::matrix::gemm,
         "FusedMatMul" => ops::matrix::matmul,
         "ReduceSum" => ops::reduce::sum,
         "ReduceMean" => ops::reduce::mean,
+        "ReduceMax" => ops::reduce::max,
         "Softmax" => ops::normalization::softmax,
+        "LogSoftmax" => ops::normalization::log_softmax,
         "LayerNormalization" => ops::normalization::layer_norm,
         "Attention" => ops::own::attention,
         "AddLayerNormalization" => ops::own::add_layer_norm,
@@ -72,7 +87,7 @@ pub fn differentiate(graph: &Graph, loss: Value, weights: &[Value]) -> Result<Ve
         return Err(GraphError::NotScalar(show(&graph.shape(loss))));
     }
     let nodes = graph.nodes();
-    let trained = trained(&nodes, weights);
+    let trained = trained(graph, &nodes, weights);
     let mut pieces: HashMap<Value, Vec<Piece>> = HashMap::new();
     pieces.insert(loss, vec![Piece::Dense(graph.scalar(1.0))]);
     for (index, node) in nodes.iter().enumerate().rev() {
@@ -102,12 +117,12 @@ pub fn differentiate(graph: &Graph, loss: Value, weights: &[Value]) -> Result<Ve
     weights.iter().map(|w| gather(graph, pieces.get(w).map_or(&[], Vec::as_slice))).collect()
 }
 
-/// The values that depend on a weight.
-fn trained(nodes: &[Node], weights: &[Value]) -> HashSet<Value> {
+/// The values that depend on a weight and pass gradients to it.
+fn trained(graph: &Graph, nodes: &[Node], weights: &[Value]) -> HashSet<Value> {
     let mut trained: HashSet<Value> = weights.iter().copied().collect();
     for node in nodes {
         if node.inputs.iter().any(|v| trained.contains(v)) {
-            trained.extend(&node.outputs);
+            trained.extend(node.outputs.iter().filter(|&&v| !graph.is_stopped(v)));
         }
     }
     trained
@@ -166,6 +181,14 @@ mod tests {
             g.nodes().len() - before
         };
         assert!(build(false) < build(true));
+    }
+
+    #[test]
+    fn no_gradient_passes_a_stop() {
+        let g = Graph::new();
+        let x = g.input("x", DataType::F32, shape![3]);
+        let loss = g.mean_all(g.stop_gradient(g.exp(x)));
+        assert_eq!(differentiate(&g, loss, &[x]).unwrap(), vec![Gradient::Zero]);
     }
 
     #[test]

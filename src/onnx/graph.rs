@@ -3,7 +3,7 @@
 //! first such place; so no formula needs `?`.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use prost::Message;
@@ -98,6 +98,8 @@ struct Inner {
     /// Symbol → value `[1]` that holds its size when the graph runs.
     sizes: HashMap<Arc<str>, Value>,
     scalars: HashMap<u32, Value>,
+    /// Values through which no gradient passes.
+    stopped: HashSet<Value>,
     inverses: HashMap<Value, Inverse>,
     operators: Operators,
     error: Option<GraphError>,
@@ -229,6 +231,27 @@ impl Graph {
         let node = Node { op, domain, inputs: inputs.to_vec(), outputs: outputs.clone(), attributes: attributes.to_vec() };
         self.inner.borrow_mut().nodes.push(node);
         outputs
+    }
+
+    /// `x`, through which no gradient passes (`detach` of PyTorch).
+    pub fn stop_gradient(&self, x: Value) -> Value {
+        let value = self.node("Identity", "", &[x], &[], self.data_type(x), self.shape(x));
+        self.inner.borrow_mut().stopped.insert(value);
+        value
+    }
+
+    pub(super) fn is_stopped(&self, value: Value) -> bool {
+        self.inner.borrow().stopped.contains(&value)
+    }
+
+    /// The elements of an integer constant; `None` when `value` is none.
+    pub(super) fn constant_integers(&self, value: Value) -> Option<Vec<i64>> {
+        let inner = self.inner.borrow();
+        if inner.values[value.0 as usize].data_type != DataType::I64 {
+            return None;
+        }
+        let (_, _, bytes) = inner.constants.iter().find(|(v, ..)| *v == value)?;
+        Some(bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect())
     }
 
     /// Records that the shapes at `op` do not fit; the first such place is what [`Graph::to_model`] reports.

@@ -28,6 +28,23 @@ impl Graph {
         self.binary("Max", a, b, DataType::F32)
     }
 
+    /// `min(a, b)`. Where they are equal the gradient goes to `a`, as in `torch.clamp(max=)`.
+    pub fn min(&self, a: Value, b: Value) -> Value {
+        self.binary("Min", a, b, DataType::F32)
+    }
+
+    /// `x` held between `low` and `high`; the gradient passes where neither bound was needed, the bounds themselves included,
+    /// as in `torch.clamp`.
+    pub fn clip(&self, x: Value, low: f32, high: f32) -> Value {
+        let inputs = [x, self.scalar(low), self.scalar(high)];
+        self.node("Clip", "", &inputs, &[], DataType::F32, self.shape(x))
+    }
+
+    /// `x` to the power of `exponent`.
+    pub fn pow(&self, x: Value, exponent: f32) -> Value {
+        self.binary("Pow", x, self.scalar(exponent), DataType::F32)
+    }
+
     /// `a > b`, a boolean; not differentiable.
     pub fn greater(&self, a: Value, b: Value) -> Value {
         self.binary("Greater", a, b, DataType::Bool)
@@ -36,6 +53,11 @@ impl Graph {
     /// `a >= b`, a boolean; not differentiable.
     pub fn greater_or_equal(&self, a: Value, b: Value) -> Value {
         self.binary("GreaterOrEqual", a, b, DataType::Bool)
+    }
+
+    /// `a = b`, a boolean; not differentiable.
+    pub fn equal(&self, a: Value, b: Value) -> Value {
+        self.binary("Equal", a, b, DataType::Bool)
     }
 
     /// `x · factor`.
@@ -55,10 +77,6 @@ impl Graph {
     /// Its gradient at 0 is infinite; see [`Graph::norm`] for one that is safe there.
     pub fn sqrt(&self, x: Value) -> Value {
         self.unary("Sqrt", "", x)
-    }
-
-    pub fn exp(&self, x: Value) -> Value {
-        self.unary("Exp", "", x)
     }
 
     pub fn relu(&self, x: Value) -> Value {
@@ -86,8 +104,13 @@ impl Graph {
         self.node("Cast", "", &[x], &to, data_type, self.shape(x))
     }
 
-    fn unary(&self, op: &'static str, domain: &'static str, x: Value) -> Value {
+    pub(super) fn unary(&self, op: &'static str, domain: &'static str, x: Value) -> Value {
         self.node(op, domain, &[x], &[], DataType::F32, self.shape(x))
+    }
+
+    /// Arithmetic on one-dimensional integers of equal length.
+    pub(super) fn integer(&self, op: &'static str, a: Value, b: Value) -> Value {
+        self.binary(op, a, b, DataType::I64)
     }
 
     fn binary(&self, op: &'static str, a: Value, b: Value, data_type: DataType) -> Value {
@@ -176,8 +199,43 @@ pub fn max(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Vec
     })
 }
 
+pub fn min(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Vec<Option<Piece>> {
+    let (dy, zero) = (first(g, dy), g.scalar(0.0));
+    let first_wins = g.greater_or_equal(node.inputs[1], node.inputs[0]);
+    dense(wanted, |i| {
+        g.unbroadcast(node, i, if i == 0 { g.select(first_wins, dy, zero) } else { g.select(first_wins, zero, dy) })
+    })
+}
+
+/// The bounds are no weights, and get none.
+pub fn clip(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Vec<Option<Piece>> {
+    let (x, low, high) = (node.inputs[0], node.inputs[1], node.inputs[2]);
+    let zero = g.scalar(0.0);
+    dense(wanted, |i| {
+        (i == 0).then(|| {
+            let above = g.select(g.greater_or_equal(x, low), first(g, dy), zero);
+            g.select(g.greater_or_equal(high, x), above, zero)
+        })
+    })
+}
+
+/// d(xᵉ) = e·xᵉ⁻¹ for the base (finite at 0 for e ≥ 1, unlike e·y/x) and y·ln x for the exponent.
+pub fn pow(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Vec<Option<Piece>> {
+    let (dy, x, exponent) = (first(g, dy), node.inputs[0], node.inputs[1]);
+    dense(wanted, |i| {
+        let slope = if i == 0 {
+            let lower = g.binary("Pow", x, g.sub(exponent, g.scalar(1.0)), DataType::F32);
+            g.mul(exponent, lower)
+        } else {
+            g.mul(node.outputs[0], g.log(x))
+        };
+        g.unbroadcast(node, i, g.mul(dy, slope))
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::onnx::finite_differences::check;
 
     #[test]
@@ -196,6 +254,12 @@ mod tests {
         check("gelu", &[&[9]], |g, x| g.gelu(g.scale(x[0], 2.0)));
         check("max", &[&[9], &[9]], |g, x| g.max(x[0], x[1]));
         check("max with a constant", &[&[9]], |g, x| g.max(x[0], g.scalar(0.1)));
+        check("min", &[&[9], &[9]], |g, x| g.min(x[0], x[1]));
+        check("min with a constant", &[&[9]], |g, x| g.min(x[0], g.scalar(0.1)));
+        check("clip", &[&[19]], |g, x| g.clip(x[0], -0.6, 0.55));
+        check("square", &[&[9]], |g, x| g.pow(x[0], 2.0));
+        check("power", &[&[9]], |g, x| g.pow(g.add(g.abs(x[0]), g.scalar(0.5)), -1.5));
+        check("exponent", &[&[2, 3], &[3]], |g, x| g.binary("Pow", g.add(g.abs(x[0]), g.scalar(0.5)), x[1], DataType::F32));
         check("where", &[&[3, 4], &[4]], |g, x| g.select(g.greater(x[0], g.scalar(0.0)), x[0], x[1]));
     }
 }

@@ -16,6 +16,12 @@ impl Graph {
         self.reduce("ReduceMean", x, &[axis])
     }
 
+    /// The largest over `axis` (negative counts from the end), which becomes 1. Equal largest ones share the gradient, as in
+    /// `torch.amax`.
+    pub fn largest(&self, x: Value, axis: i64) -> Value {
+        self.reduce("ReduceMax", x, &[axis])
+    }
+
     /// The mean of all elements, a scalar.
     pub fn mean_all(&self, x: Value) -> Value {
         let axes: Vec<i64> = (0..self.rank(x) as i64).collect();
@@ -74,6 +80,19 @@ pub fn sum(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Vec
     dense(wanted, |i| if i == 0 { Some(g.expand_like(first(g, dy), node.inputs[0])) } else { None })
 }
 
+/// dy to those that are the largest, in equal shares.
+pub fn max(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Vec<Option<Piece>> {
+    let (x, y) = (node.inputs[0], node.outputs[0]);
+    dense(wanted, |i| {
+        (i == 0).then(|| {
+            let chosen = g.cast(g.equal(x, y), DataType::F32);
+            let count =
+                g.node("ReduceSum", "", &[chosen, node.inputs[1]], &[("keepdims", Attribute::Int(1))], DataType::F32, g.shape(y));
+            g.mul(chosen, g.div(first(g, dy), count))
+        })
+    })
+}
+
 /// dy divided by the number of elements that went into each mean.
 pub fn mean(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Vec<Option<Piece>> {
     let size = |v| g.cast(g.node("Size", "", &[v], &[], DataType::I64, Vec::new()), DataType::F32);
@@ -94,6 +113,8 @@ mod tests {
     fn gradients() {
         check("sum", &[&[2, 3]], |g, x| g.sum(x[0], -1));
         check("sum over the first axis", &[&[2, 3]], |g, x| g.sum(x[0], 0));
+        check("largest", &[&[3, 4]], |g, x| g.largest(x[0], -1));
+        check("largest over the first axis", &[&[3, 4]], |g, x| g.largest(x[0], 0));
         check("mean", &[&[2, 3, 4]], |g, x| g.mean(x[0], 1));
         check("mean of all", &[&[2, 3]], |g, x| g.mean_all(g.mul(x[0], x[0])));
         check("norm", &[&[3, 4]], |g, x| g.norm(x[0]));
