@@ -68,6 +68,8 @@ fn rule(op: &str) -> Option<Rule> {
         "Softmax" => ops::normalization::softmax,
         "LogSoftmax" => ops::normalization::log_softmax,
         "LayerNormalization" => ops::normalization::layer_norm,
+        "Attention" => ops::own::attention,
+        "AddLayerNormalization" => ops::own::add_layer_norm,
         _ => return None,
     })
 }

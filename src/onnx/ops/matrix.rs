@@ -2,7 +2,7 @@
 
 use super::super::differentiate::Piece;
 use super::super::graph::{Attribute, Graph, Node, Value};
-use super::super::proto::MICROSOFT;
+use super::super::proto::{MICROSOFT, OWN};
 use super::super::shape::{DataType, Dim, show};
 use super::{dense, first};
 
@@ -31,7 +31,8 @@ impl Graph {
             self.broken("Gemm", format!("a bias of shape {} does not fit {}", show(&self.shape(bias)), show(&shape)));
         }
         let attributes = [("transA", Attribute::Int(trans_a.into())), ("transB", Attribute::Int(trans_b.into()))];
-        self.node("Gemm", "", inputs, &attributes, DataType::F32, shape)
+        let domain = if self.bf16() { OWN } else { "" };
+        self.node("Gemm", domain, inputs, &attributes, DataType::F32, shape)
     }
 
     /// `alpha · op(a) · op(b)` over the last two dimensions; the leading dimensions must be the same.
