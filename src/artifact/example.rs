@@ -39,7 +39,8 @@ impl Example {
     /// The texts with the names of their columns.
     pub fn columns(&self) -> Vec<(String, String)> {
         let names = ["anchor".to_owned(), "positive".to_owned()].into_iter();
-        let negatives = (1..=self.negatives.len()).map(|i| if self.negatives.len() == 1 { "negative".into() } else { format!("negative {i}") });
+        let negatives = (1..=self.negatives.len())
+            .map(|i| if self.negatives.len() == 1 { "negative".into() } else { format!("negative {i}") });
         names.chain(negatives).zip(self.texts().map(str::to_owned)).collect()
     }
 }

@@ -252,7 +252,8 @@ mod tests {
     #[test]
     fn what_is_drawn_for_a_query_depends_on_no_other_query() {
         let few = from_judgements(&judgements(50, &[vec![1], vec![2, 3]]), &Pool::Corpus, 2, Shape::Triplet, 42).examples;
-        let many = from_judgements(&judgements(50, &[vec![1, 4, 9, 16], vec![2, 3]]), &Pool::Corpus, 2, Shape::Triplet, 42).examples;
+        let many =
+            from_judgements(&judgements(50, &[vec![1, 4, 9, 16], vec![2, 3]]), &Pool::Corpus, 2, Shape::Triplet, 42).examples;
         assert_eq!(few[2..], many[8..]);
         let other = from_judgements(&judgements(50, &[vec![1], vec![2, 3]]), &Pool::Corpus, 2, Shape::Triplet, 43).examples;
         assert_ne!(few, other);

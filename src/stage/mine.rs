@@ -165,7 +165,9 @@ impl Mine {
     fn judged(&self, judgements: &Judgements, context: &Context) -> Result<Mined> {
         let model = context.optional_input("model");
         match (self.negatives_from, model) {
-            (NegativesFrom::Random, None) => Ok(from_judgements(judgements, &Pool::Corpus, self.negatives, self.format, self.seed)),
+            (NegativesFrom::Random, None) => {
+                Ok(from_judgements(judgements, &Pool::Corpus, self.negatives, self.format, self.seed))
+            }
             (NegativesFrom::Random, Some(_)) => {
                 bail!("the input `model` is for hard negatives: set `negatives_from: hard`, or remove the input")
             }
@@ -220,8 +222,10 @@ mod tests {
         );
         let outcome = bench.run_here(&KIND, json!({ "rules": "rules.jsonl" }), &[CHUNKS, JUDGED]).unwrap();
         let triplets: Vec<Example> = bench.rows("triplets.jsonl");
-        let ids: Vec<_> =
-            triplets.iter().map(|t| (t.origin.query.as_str(), t.origin.positive.as_str(), t.origin.negatives[0].as_str())).collect();
+        let ids: Vec<_> = triplets
+            .iter()
+            .map(|t| (t.origin.query.as_str(), t.origin.positive.as_str(), t.origin.negatives[0].as_str()))
+            .collect();
         assert_eq!(ids[..2], [("a", "d1:0", "d2:0"), ("b", "d1:0", "d3:0")]);
         assert_eq!((ids.len(), ids[2].0, ids[2].1), (3, "q", "d2:0"));
         assert_eq!((triplets[0].anchor.as_str(), triplets[0].positive.as_str()), ("What is BERT?", "T BERT and GPT read"));

@@ -22,6 +22,22 @@ pub struct DataSet {
     pub loss: Loss,
 }
 
+impl DataSet {
+    /// What a user should know about learning this with its loss, for embeddings of length `dimensions`, of norm 1 if `normalized`.
+    pub fn warnings(&self, dimensions: usize, normalized: bool) -> Vec<String> {
+        let formula = self.loss.formula();
+        let mut warnings = formula.warnings(dimensions, normalized);
+        let needs = formula.needs();
+        if !needs.labels.are_wanted() && self.rows.iter().any(|(_, example)| !example.labels.is_empty()) {
+            let (name, loss) = (&self.name, needs.loss);
+            warnings.push(format!(
+                "data set `{name}` has labels, which the loss `{loss}` does not look at: it takes every positive for one, whatever its label"
+            ));
+        }
+        warnings
+    }
+}
+
 /// How data sets become batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sampling {
@@ -205,9 +221,16 @@ impl Data {
 }
 
 impl Set {
-    fn new<'t>(set: &'t DataSet, numbers: &mut HashMap<&'t str, u32>, all: &mut Vec<&'t str>, sampler: Option<Sampler>) -> Result<Self> {
+    fn new<'t>(
+        set: &'t DataSet,
+        numbers: &mut HashMap<&'t str, u32>,
+        all: &mut Vec<&'t str>,
+        sampler: Option<Sampler>,
+    ) -> Result<Self> {
         let (name, needs) = (&set.name, set.loss.formula().needs());
-        let Some((first_line, first)) = set.rows.first() else { bail!("data set `{name}` is empty; there is nothing to learn from") };
+        let Some((first_line, first)) = set.rows.first() else {
+            bail!("data set `{name}` is empty; there is nothing to learn from")
+        };
         let (width, labels) = (first.texts().count(), first.labels.len());
         let mut new = Set {
             name: name.clone(),
@@ -282,11 +305,16 @@ mod tests {
 
     #[test]
     fn batches_hold_the_columns_of_their_rows() {
-        let pairs = set("pairs", Loss::Mnrl(Mnrl::default()), &[r#"{"anchor":"a","positive":"p"}"#, r#"{"anchor":"a","positive":"q"}"#]);
+        let pairs =
+            set("pairs", Loss::Mnrl(Mnrl::default()), &[r#"{"anchor":"a","positive":"p"}"#, r#"{"anchor":"a","positive":"q"}"#]);
         let graded = set(
             "graded",
             Loss::Contrastive(Contrastive::default()),
-            &[r#"{"anchor":"p","positive":"x y","label":1}"#, r#"{"anchor":"q","positive":"a","label":0}"#, r#"{"anchor":"r","positive":"a","label":1}"#],
+            &[
+                r#"{"anchor":"p","positive":"x y","label":1}"#,
+                r#"{"anchor":"q","positive":"a","label":0}"#,
+                r#"{"anchor":"r","positive":"a","label":1}"#,
+            ],
         );
         let data = data(&[pairs, graded], 4).unwrap();
         assert_eq!(data.texts(), ["a", "p", "q", "x y", "r"]);
@@ -300,7 +328,7 @@ mod tests {
         assert_eq!(columns.texts[1][0], &data.tokens()[0]);
         assert_eq!(columns.texts[1][1], &data.tokens()[3]);
         assert_eq!(data.row(1, 1), ["q", "a"]);
-        assert_eq!(data.columns(&Batch { set: 0, rows: vec![0] }).unwrap().labels, []);
+        assert!(data.columns(&Batch { set: 0, rows: vec![0] }).unwrap().labels.is_empty());
     }
 
     #[test]

@@ -4,11 +4,11 @@
 
 use std::ops::Range;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::data::Columns;
-use super::graphs::{Differentiated, OfEmbeddings, Shared, Task, backward, backward_inputs, embed, forward};
-use super::optimizer::{Gradient, Rows};
+use super::graphs::{Differentiated, OfEmbeddings, Shared, backward, backward_inputs, embed, forward};
+use super::optimizer::Sum;
 use crate::model::batch::Batch;
 use crate::model::tokenizer::Tokens;
 use crate::runtime::trainable::Trainable;
@@ -19,21 +19,20 @@ pub struct Parts {
     backward: Differentiated,
 }
 
-/// The sum of the gradients of several parts.
-pub struct Sum(Vec<Summed>);
-
-enum Summed {
-    Dense(Vec<f32>),
-    Rows(Rows),
-}
-
 impl Parts {
     pub fn open(shared: &mut Shared) -> Result<Self> {
         Ok(Parts { forward: forward(shared)?, backward: backward(shared)? })
     }
 
-    /// The loss of `batch` and the gradients of the weights in training, at most `tokens` tokens at a time.
-    pub fn run(&mut self, loss: &mut OfEmbeddings, batch: &Columns, tokens: usize, shared: &Shared) -> Result<(f32, Sum)> {
+    /// The loss of `batch`; adds the gradients of the weights in training to `sum`. At most `tokens` tokens go through the model at a time.
+    pub fn run(
+        &mut self,
+        loss: &mut OfEmbeddings,
+        batch: &Columns,
+        tokens: usize,
+        shared: &Shared,
+        sum: &mut Sum,
+    ) -> Result<f32> {
         let (rows, dimensions) = (batch.rows(), shared.dimensions);
         let texts: Vec<&Tokens> = batch.texts.concat();
         let order = by_length(&texts);
@@ -52,47 +51,13 @@ impl Parts {
             }
         }
         let (value, upstream) = loss.run(batch, &embeddings, dimensions)?;
-        let mut sum = None;
         for (part, texts) in &parts {
-            let upstream: Vec<f32> = part.iter().flat_map(|&i| &upstream[i / rows][range(i % rows, dimensions)]).copied().collect();
+            let upstream: Vec<f32> =
+                part.iter().flat_map(|&i| &upstream[i / rows][range(i % rows, dimensions)]).copied().collect();
             let (_, outputs) = self.backward.run(&backward_inputs(texts, &upstream, dimensions))?;
-            let gradients = self.backward.gradients(&outputs, &shared.buffers)?;
-            match &mut sum {
-                None => sum = Some(Sum::new(gradients)),
-                Some(sum) => sum.add(gradients),
-            }
+            sum.add(&self.backward.gradients(&outputs, &shared.buffers)?);
         }
-        Ok((value, sum.context("the batch is empty")?))
-    }
-}
-
-impl Sum {
-    fn new(gradients: Vec<Gradient>) -> Self {
-        let start = |gradient| match gradient {
-            Gradient::Dense(data) => Summed::Dense(data.to_vec()),
-            Gradient::Rows(rows) => Summed::Rows(rows),
-        };
-        Sum(gradients.into_iter().map(start).collect())
-    }
-
-    fn add(&mut self, gradients: Vec<Gradient>) {
-        for (sum, gradient) in self.0.iter_mut().zip(gradients) {
-            match (sum, gradient) {
-                (Summed::Dense(sum), Gradient::Dense(data)) => sum.iter_mut().zip(data).for_each(|(s, x)| *s += x),
-                (Summed::Rows(sum), Gradient::Rows(rows)) => sum.merge(&rows),
-                // A graph's gradients are of one form in every run.
-                _ => {}
-            }
-        }
-    }
-
-    /// The gradients, in the order of [`Shared::trained`].
-    pub fn gradients(&self) -> Vec<Gradient<'_>> {
-        let view = |summed: &Summed| match summed {
-            Summed::Dense(data) => Gradient::Dense(data),
-            Summed::Rows(rows) => Gradient::Rows(rows.clone()),
-        };
-        self.0.iter().map(view).collect()
+        Ok(value)
     }
 }
 
@@ -137,7 +102,7 @@ mod tests {
         let order = by_length(&texts);
         assert_eq!(order, [2, 4, 0, 3, 1]);
         assert_eq!(cut(&order, &texts, 6), [0..3, 3..4, 4..5]);
-        assert_eq!(cut(&order, &texts, 19), [0..5]);
+        assert_eq!(cut(&order, &texts, 19), vec![0..5]);
         assert!(cut(&[], &texts, 6).is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! The graphs of a training: from tokens to embeddings to a loss to the gradient of every weight, whole or in parts. All of them share
 //! the weights and the buffers that gradients are written into.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, ensure};
 

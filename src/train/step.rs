@@ -5,9 +5,9 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use super::data::Columns;
-use super::gradcache::{Parts, Sum};
+use super::gradcache::Parts;
 use super::graphs::{self, Differentiated, Names, OfEmbeddings, Shared, Task};
-use super::optimizer::Gradient;
+use super::optimizer::{Gradient, Sum};
 use crate::model::batch::Batch;
 use crate::model::directory::ModelDirectory;
 use crate::model::sentence;
@@ -23,6 +23,8 @@ pub struct Step {
     /// Which of the tasks each data set has: sets that are learnt from alike share graphs.
     task_of: Vec<usize>,
     parts: Option<Parts>,
+    /// Of a batch that went through the model in parts.
+    sum: Sum,
     /// Tokens that go through the model at once; 0 for those of the whole batch.
     mini_batch_tokens: usize,
 }
@@ -47,7 +49,8 @@ pub struct Run {
 enum Found {
     /// In the buffers, and in outputs of the graph of this task.
     Buffers { task: usize, outputs: Outputs },
-    Sum(Sum),
+    /// In [`Step::sum`].
+    Sum,
 }
 
 impl Step {
@@ -70,7 +73,8 @@ impl Step {
             parameters.iter().filter(|p| is_trained(&p.name)).map(|p| (p.name.clone(), p.shape.clone())).collect();
         ensure!(!trained.is_empty(), "no weight is left to be trained");
         // The weights in training first: that is the order they are updated in.
-        let names = trained.iter().map(|(name, _)| name).chain(parameters.iter().map(|p| &p.name).filter(|name| !is_trained(name)));
+        let names =
+            trained.iter().map(|(name, _)| name).chain(parameters.iter().map(|p| &p.name).filter(|name| !is_trained(name)));
         let initial = names.filter_map(|name| {
             let (shape, data) = weights.get(name)?;
             Some((name.as_str(), shape, data))
@@ -92,7 +96,7 @@ impl Step {
                 different.push(Graphs { task: task.clone(), names: Names::new(task), whole: None, of_embeddings: None });
             }
         }
-        Ok(Step { shared, trained, tasks: different, task_of, parts: None, mini_batch_tokens })
+        Ok(Step { shared, trained, tasks: different, task_of, parts: None, sum: Sum::default(), mini_batch_tokens })
     }
 
     /// The weights in training: name and shape.
@@ -113,8 +117,10 @@ impl Step {
         if self.mini_batch_tokens > 0 && tokens > self.mini_batch_tokens {
             let loss = opened(&mut graphs.of_embeddings, || OfEmbeddings::open(&graphs.task, &mut self.shared))?;
             let parts = opened(&mut self.parts, || Parts::open(&mut self.shared))?;
-            let (loss, sum) = parts.run(loss, batch, self.mini_batch_tokens, &self.shared)?;
-            return Ok(Run { loss, tokens, found: Found::Sum(sum) });
+            // A sum that nobody took, or that an error left half-way, does not count.
+            self.sum = Sum::default();
+            let loss = parts.run(loss, batch, self.mini_batch_tokens, &self.shared, &mut self.sum)?;
+            return Ok(Run { loss, tokens, found: Found::Sum });
         }
         let graph = opened(&mut graphs.whole, || graphs::whole(&graphs.task, &mut self.shared))?;
         let texts = Batch::new(&batch.texts.concat(), self.shared.directory.pooling);
@@ -130,16 +136,14 @@ impl Step {
     /// # Errors
     /// An output is missing, which a graph of ours has.
     pub fn update<T>(&mut self, run: &Run, update: impl FnOnce(Vec<&mut [f32]>, &[Gradient]) -> T) -> Result<T> {
-        let gradients = match &run.found {
-            Found::Sum(sum) => sum.gradients(),
-            Found::Buffers { task, outputs } => {
-                let graph = self.tasks.get(*task).and_then(|graphs| graphs.whole.as_ref()).context("the graph of a run is not open")?;
-                graph.gradients(outputs, &self.shared.buffers)?
-            }
-        };
         let mut weights = self.shared.weights.values_mut();
         weights.truncate(self.trained.len());
-        Ok(update(weights, &gradients))
+        let (task, outputs) = match &run.found {
+            Found::Sum => return Ok(self.sum.take(|gradients| update(weights, gradients))),
+            Found::Buffers { task, outputs } => (*task, outputs),
+        };
+        let graph = self.tasks.get(task).and_then(|graphs| graphs.whole.as_ref()).context("the graph of a run is not open")?;
+        Ok(update(weights, &graph.gradients(outputs, &self.shared.buffers)?))
     }
 
     /// `weights` with those in training replaced by their present values.

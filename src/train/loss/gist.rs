@@ -69,7 +69,8 @@ impl Formula for Gist {
         let columns = prepare(&batch.columns);
         // Guides are only compared, and comparisons pass no gradient on: the model as its own guide learns nothing from that.
         let guides = if self.guide == Guide::Itself { columns.clone() } else { prepare(&batch.guides) };
-        let ([anchor, positive, negatives @ ..], [guide_anchor, guide_positive, guide_negatives @ ..]) = (columns.as_slice(), guides.as_slice())
+        let ([anchor, positive, negatives @ ..], [guide_anchor, guide_positive, guide_negatives @ ..]) =
+            (columns.as_slice(), guides.as_slice())
         else {
             return g.scalar(0.0);
         };
@@ -80,7 +81,8 @@ impl Formula for Gist {
         let masked = |scores: Value, guided: Value| g.select(g.greater(guided, limit), g.scalar(f32::NEG_INFINITY), scores);
         let scores = products(*anchor, *positive);
         let mut all = vec![g.select(own, scores, masked(scores, guided))];
-        let apart = |x: Value, guide: Value| g.select(own, g.scalar(f32::NEG_INFINITY), masked(products(x, x), products(guide, guide)));
+        let apart =
+            |x: Value, guide: Value| g.select(own, g.scalar(f32::NEG_INFINITY), masked(products(x, x), products(guide, guide)));
         if self.contrast_anchors {
             all.push(apart(*anchor, *guide_anchor));
         }

@@ -25,7 +25,9 @@ impl Default for MarginMse {
 
 impl Formula for MarginMse {
     fn build(&self, g: &Graph, batch: &Inputs) -> Value {
-        let ([anchor, positive, negatives @ ..], Some(labels)) = (batch.columns.as_slice(), batch.labels) else { return g.scalar(0.0) };
+        let ([anchor, positive, negatives @ ..], Some(labels)) = (batch.columns.as_slice(), batch.labels) else {
+            return g.scalar(0.0);
+        };
         let margins = g.sub(self.similarity.of_rows(g, *anchor, *positive), self.similarity.of_each(g, *anchor, negatives));
         let wanted = if g.last(labels) > negatives.len() {
             g.sub(g.slice(labels, -1, 0, 1), g.slice(labels, -1, 1, negatives.len()))

@@ -46,10 +46,16 @@ impl Formula for Matryoshka {
     fn check(&self) -> Result<(), BadSetting> {
         let refuse = |field: &str, message: String| Err(BadSetting { field: field.to_owned(), message });
         if matches!(*self.loss, Loss::Matryoshka(_)) {
-            return refuse("loss", "`matryoshka` goes around another loss, not around itself; put all lengths into one `dims`".into());
+            return refuse(
+                "loss",
+                "`matryoshka` goes around another loss, not around itself; put all lengths into one `dims`".into(),
+            );
         }
         if self.dims.is_empty() {
-            return refuse("dims", "`dims` is empty; name the lengths that embeddings are cut to, for example `[384, 128, 32]`".into());
+            return refuse(
+                "dims",
+                "`dims` is empty; name the lengths that embeddings are cut to, for example `[384, 128, 32]`".into(),
+            );
         }
         for (i, dims) in self.dims.iter().enumerate() {
             if *dims == 0 || self.dims[..i].contains(dims) {
@@ -59,7 +65,10 @@ impl Formula for Matryoshka {
         }
         if let Some(weights) = &self.weights {
             if weights.len() != self.dims.len() {
-                return refuse("weights", format!("there are {} weights for {} lengths; give each one of `dims` one", weights.len(), self.dims.len()));
+                return refuse(
+                    "weights",
+                    format!("there are {} weights for {} lengths; give each one of `dims` one", weights.len(), self.dims.len()),
+                );
             }
             if let Some(i) = weights.iter().position(|w| !(w.is_finite() && *w >= 0.0)) {
                 return refuse(&format!("weights[{i}]"), format!("a weight must not be negative, but is {}", weights[i]));
@@ -70,7 +79,9 @@ impl Formula for Matryoshka {
 
     fn fits(&self, dimensions: usize) -> Result<(), String> {
         match self.dims.iter().find(|&&dims| dims > dimensions) {
-            Some(dims) => Err(format!("embeddings of this model have {dimensions} dimensions and cannot be cut to {dims}; correct `loss.dims`")),
+            Some(dims) => Err(format!(
+                "embeddings of this model have {dimensions} dimensions and cannot be cut to {dims}; correct `loss.dims`"
+            )),
             None => self.loss.formula().fits(dimensions),
         }
     }
@@ -83,13 +94,16 @@ impl Formula for Matryoshka {
         // Cut embeddings are of norm 1 in any case.
         let mut warnings = self.loss.formula().warnings(dimensions, true);
         if !self.dims.contains(&dimensions) {
-            warnings.push(format!("whole embeddings, of {dimensions} dimensions, are not trained; add {dimensions} to `loss.dims` to use them too"));
+            warnings.push(format!(
+                "whole embeddings, of {dimensions} dimensions, are not trained; add {dimensions} to `loss.dims` to use them too"
+            ));
         }
         warnings
     }
 
     fn describe(&self) -> String {
-        let lengths: Vec<String> = self.dims.iter().enumerate().map(|(i, dims)| format!("{dims} (weight {})", self.weight(i))).collect();
+        let lengths: Vec<String> =
+            self.dims.iter().enumerate().map(|(i, dims)| format!("{dims} (weight {})", self.weight(i))).collect();
         format!("Matryoshka of {}; lengths {}", self.loss.formula().describe(), lengths.join(", "))
     }
 }

@@ -42,7 +42,9 @@ impl Labels {
             Labels::None => "no label",
             Labels::Binary => "a `label` that is 0 or 1",
             Labels::Grade => "a `label` that says how similar the texts are",
-            Labels::Margins => "a `label` (positive's score less the negative's) or `scores`: a margin for each negative, or a score for each text but the anchor",
+            Labels::Margins => {
+                "a `label` (positive's score less the negative's) or `scores`: a margin for each negative, or a score for each text but the anchor"
+            }
             Labels::Scores => "`scores`: one for each text but the anchor",
         }
     }
@@ -76,7 +78,9 @@ impl Needs {
             _ => !(**label as f32).is_finite(),
         };
         match example.labels.iter().find(odd) {
-            Some(label) => Err(format!("the label {label} does not fit: the loss `{}` wants {}", self.loss, self.labels.describe())),
+            Some(label) => {
+                Err(format!("the label {label} does not fit: the loss `{}` wants {}", self.loss, self.labels.describe()))
+            }
             None => Ok(()),
         }
     }

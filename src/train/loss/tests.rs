@@ -56,8 +56,16 @@ fn guide(g: &Graph, column: usize) -> Value {
 fn gradients() {
     for distance in ["euclidean", "cosine", "manhattan"] {
         differentiates(&format!(r#"{{"name": "triplet", "distance": "{distance}", "margin": 0.7}}"#), 3, &[]);
-        differentiates(&format!(r#"{{"name": "contrastive", "distance": "{distance}", "margin": 1.3}}"#), 2, &[1.0, 0.0, 0.0, 1.0]);
-        differentiates(&format!(r#"{{"name": "online_contrastive", "distance": "{distance}", "margin": 1.3}}"#), 2, &[1.0, 0.0, 0.0, 1.0]);
+        differentiates(
+            &format!(r#"{{"name": "contrastive", "distance": "{distance}", "margin": 1.3}}"#),
+            2,
+            &[1.0, 0.0, 0.0, 1.0],
+        );
+        differentiates(
+            &format!(r#"{{"name": "online_contrastive", "distance": "{distance}", "margin": 1.3}}"#),
+            2,
+            &[1.0, 0.0, 0.0, 1.0],
+        );
     }
     differentiates(r#"{"name": "mnrl", "scale": 2}"#, 2, &[]);
     differentiates(r#"{"name": "mnrl", "scale": 2}"#, 4, &[]);
@@ -70,5 +78,9 @@ fn gradients() {
     differentiates(r#"{"name": "margin_mse", "similarity": "cosine"}"#, 4, &[0.1, 0.8, 0.8, 0.3, -0.3, 0.0, 0.4, 0.5]);
     differentiates(r#"{"name": "margin_mse"}"#, 3, &[0.1, 0.8, 0.8, 0.3, -0.3, 0.0, 0.4, 0.5]);
     differentiates(r#"{"name": "distill_kl", "temperature": 2}"#, 3, &[0.1, 0.8, 0.8, 0.3, -0.3, 0.0, 0.4, 0.5]);
-    differentiates(r#"{"name": "matryoshka", "loss": {"name": "mnrl", "scale": 2}, "dims": [6, 2], "weights": [1, 0.5]}"#, 2, &[]);
+    differentiates(
+        r#"{"name": "matryoshka", "loss": {"name": "mnrl", "scale": 2}, "dims": [6, 2], "weights": [1, 0.5]}"#,
+        2,
+        &[],
+    );
 }

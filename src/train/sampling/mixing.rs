@@ -25,7 +25,8 @@ impl Mixing {
     pub fn turns(self, batches: &[usize], seed: u64, epoch: usize) -> Vec<usize> {
         match self {
             Mixing::Proportional => {
-                let mut turns: Vec<usize> = batches.iter().enumerate().flat_map(|(set, &n)| std::iter::repeat_n(set, n)).collect();
+                let mut turns: Vec<usize> =
+                    batches.iter().enumerate().flat_map(|(set, &n)| std::iter::repeat_n(set, n)).collect();
                 // One data set takes no draw.
                 if batches.len() > 1 {
                     turns.shuffle(&mut rng(seed, epoch, STREAM));
