@@ -62,6 +62,7 @@ fn rule(op: &str) -> Option<Rule> {
         "Gather" => ops::lookup::gather,
         "Gemm" => ops::matrix::gemm,
         "FusedMatMul" => ops::matrix::matmul,
+        "RotaryEmbedding" => ops::rotary::rotary,
         "ReduceSum" => ops::reduce::sum,
         "ReduceMean" => ops::reduce::mean,
         "ReduceMax" => ops::reduce::max,

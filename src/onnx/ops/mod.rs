@@ -8,6 +8,7 @@ pub mod matrix;
 pub mod normalization;
 pub mod parts;
 pub mod reduce;
+pub mod rotary;
 
 use super::differentiate::Piece;
 use super::graph::{Graph, Value};
