@@ -70,6 +70,7 @@ fn rule(op: &str) -> Option<Rule> {
         "Gemm" => ops::matrix::gemm,
         "FusedMatMul" => ops::matrix::matmul,
         "MatMul" => ops::matrix::times,
+        "RotaryEmbedding" => ops::rotary::rotary,
         "ReduceSum" => ops::reduce::sum,
         "ReduceMean" => ops::reduce::mean,
         "ReduceMax" | "ReduceMin" => ops::reduce::max,

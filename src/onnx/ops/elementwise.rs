@@ -108,7 +108,7 @@ impl Graph {
         self.node(op, domain, &[x], &[], DataType::F32, self.shape(x))
     }
 
-    /// Arithmetic on one-dimensional integers of equal length.
+    /// Arithmetic on integers, with numpy's broadcasting.
     pub(super) fn integer(&self, op: &'static str, a: Value, b: Value) -> Value {
         self.binary(op, a, b, DataType::I64)
     }
