@@ -20,6 +20,7 @@ use crate::model::export::export;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::Weights;
 use crate::retrieval::search::encode;
+use crate::runtime::precision::Precision;
 use crate::train::data::{Data, DataSet, Sampling};
 use crate::train::optimizer::AdamW;
 use crate::train::sampling::{Mixing, Sampler};
@@ -90,6 +91,8 @@ pub struct Train {
     pub sampler: Option<Sampler>,
     /// How several data sets take turns.
     pub mixing: Mixing,
+    /// How exactly matrix products are computed: `auto` is `bf16` on processors with instructions for it, else `fp32`.
+    pub precision: Precision,
     /// Peak learning rate.
     pub lr: f64,
     /// Weight decay of AdamW; biases and layer normalization are exempt.
@@ -119,6 +122,7 @@ impl Default for Train {
             mini_batch_tokens: 0,
             sampler: None,
             mixing: Mixing::default(),
+            precision: Precision::Auto,
             lr: 2e-5,
             weight_decay: 0.01,
             warmup_steps: 10,
@@ -227,6 +231,7 @@ impl Train {
         Settings {
             epochs: self.epochs,
             mini_batch_tokens: self.mini_batch_tokens,
+            precision: self.precision,
             lr: self.lr,
             optimizer: AdamW { weight_decay: self.weight_decay, ..AdamW::default() },
             warmup_steps: self.warmup_steps,

@@ -12,6 +12,7 @@ use crate::model::batch::Batch;
 use crate::model::directory::ModelDirectory;
 use crate::model::sentence;
 use crate::model::weights::Weights;
+use crate::onnx::Operators;
 use crate::runtime::trainable::{Buffers, Outputs, Parameters};
 
 /// The weights in training, and the graphs that differentiate losses with respect to them.
@@ -55,7 +56,7 @@ enum Found {
 
 impl Step {
     /// Prepares to learn from data sets, `tasks` in their order. Weights whose name `is_trained` refuses stay as they are. Batches of more than
-    /// `mini_batch_tokens` tokens go through the model in parts (see [`super::gradcache`]), unless that is 0.
+    /// `mini_batch_tokens` tokens go through the model in parts (see [`super::gradcache`]), unless that is 0. The encoder is built of `operators`.
     ///
     /// # Errors
     /// The weights do not fit the configuration, none is trained, or ONNX Runtime cannot be had.
@@ -65,6 +66,7 @@ impl Step {
         tasks: &[Task],
         is_trained: &dyn Fn(&str) -> bool,
         mini_batch_tokens: usize,
+        operators: Operators,
         downloads: &Path,
     ) -> Result<Self> {
         let (parameters, dimensions) = graphs::parameters(directory)?;
@@ -85,6 +87,7 @@ impl Step {
             buffers: Buffers::default(),
             trained: trained.iter().map(|(name, _)| name.clone()).collect(),
             dimensions,
+            operators,
             downloads: downloads.to_owned(),
         };
         let mut different: Vec<Graphs> = Vec::new();

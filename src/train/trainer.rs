@@ -14,6 +14,7 @@ use super::step::Step;
 use crate::cancel::Cancel;
 use crate::model::directory::ModelDirectory;
 use crate::model::weights::Weights;
+use crate::runtime::precision::Precision;
 
 /// Settings of a training.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +22,7 @@ pub struct Settings {
     pub epochs: usize,
     /// Tokens that go through the model at once; 0 for those of the whole batch.
     pub mini_batch_tokens: usize,
+    pub precision: Precision,
     /// Peak learning rate.
     pub lr: f64,
     pub optimizer: AdamW,
@@ -94,7 +96,7 @@ pub fn train(
     cancel: &Cancel,
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
-    let step = Step::new(directory, initial, &data.tasks(), &|_| true, settings.mini_batch_tokens, downloads)?;
+    let step = Step::new(directory, initial, &data.tasks(), &|_| true, settings.mini_batch_tokens, settings.precision.operators(), downloads)?;
     let optimizer = Optimizer::new(settings.optimizer, step.parameters());
     let total = data.steps(settings.seed, settings.epochs);
     let state = State { step, optimizer, data, settings, initial, total, done: 0, best: None, evaluations: Vec::new() };
