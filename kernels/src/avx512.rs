@@ -53,6 +53,19 @@ pub unsafe fn pack_pairs_along(data: &[f32], stride: usize, transposed: bool, ti
     store(if transposed { transpose(rows) } else { rows }, tile);
 }
 
+/// Row `row` of 32 of the left matrix, rounded to bf16: 32 numbers for each two tiles.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub fn pack_line(line: &[f32], row: usize, tiles: &mut [Tile<u32>]) {
+    for (numbers, pair) in line.chunks_exact(32).zip(tiles.chunks_exact_mut(2)) {
+        let place = &mut pair[row / 16].0[row % 16 * 16..][..16];
+        // SAFETY: 32 numbers are read from a slice of 32, 16 words written to a slice of 16.
+        unsafe {
+            let row = numbers.as_ptr();
+            _mm512_storeu_si512(place.as_mut_ptr().cast(), words(_mm512_loadu_ps(row), _mm512_loadu_ps(row.add(16))));
+        }
+    }
+}
+
 /// 32 bf16 numbers: those of `low`, then those of `high`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]

@@ -7,7 +7,7 @@ use crate::activation::Activation;
 use crate::isa::versions;
 use crate::micro::Multiplier;
 use crate::pool::{Buffer, Parts};
-use crate::tile::{Order, Source, Tile, pack};
+use crate::tile::{Order, Source, Tile, pack, pack_lines};
 use crate::{Isa, Pool, Precision};
 
 /// A matrix in memory, row after row.
@@ -113,6 +113,31 @@ impl PackedB {
 
 /// Two tiles a step for the 32 lines from `line` on.
 fn pack_panel(
+    isa: Isa,
+    precision: Precision,
+    matrix: Matrix,
+    order: Order,
+    line: usize,
+    steps: Range<usize>,
+    tiles: &mut [Tile<u32>],
+) {
+    let lines = if order == Order::Left { matrix.rows } else { matrix.columns };
+    if order == Order::Left && !matrix.transposed && line + SIDE <= lines && !steps.is_empty() {
+        let whole = steps.start..steps.end.min(matrix.columns / precision.step()).max(steps.start);
+        let rest = tiles.len().min(whole.len() * 2);
+        let source = matrix.source(line, whole.start * precision.step(), order);
+        if pack_lines(isa, precision, source.data, source.stride, &mut tiles[..rest]) {
+            if whole.end < steps.end {
+                pack_tiles(isa, precision, matrix, order, line, whole.end..steps.end, &mut tiles[rest..]);
+            }
+            return;
+        }
+    }
+    pack_tiles(isa, precision, matrix, order, line, steps, tiles);
+}
+
+/// Tile by tile.
+fn pack_tiles(
     isa: Isa,
     precision: Precision,
     matrix: Matrix,
@@ -246,22 +271,20 @@ impl Product<'_> {
         loop {
             let depth = from..self.steps.min(from + DEPTH);
             let panel = depth.len() * 2;
+            // The first block of a row of blocks sums up.
+            // SAFETY: such blocks have rows of their own.
+            let sums = self.sums.as_ref().filter(|_| column == 0).map(|sums| unsafe { sums.part(rows.clone()) });
+            self.pack_left(rows.clone(), depth.clone(), &mut left[..high * panel], sums);
             for (i, row) in rows.clone().step_by(SIDE).enumerate() {
-                let tiles = &mut left[i * panel..(i + 1) * panel];
-                pack_panel(self.isa, precision, self.a, Order::Left, row, depth.clone(), tiles);
-                if column == 0 {
-                    self.add_sums(row..rows.end.min(row + SIDE), depth.clone());
-                }
-            }
-            for (j, column) in columns.clone().step_by(SIDE).enumerate() {
-                let right = self.b.panel(column / SIDE, depth.clone());
-                for (i, row) in rows.clone().step_by(SIDE).enumerate() {
-                    let at = if whole { 0 } else { (j * high + i) * 4 };
+                let rows = row..rows.end.min(row + SIDE);
+                for (j, column) in columns.clone().step_by(SIDE).enumerate() {
+                    let right = self.b.panel(column / SIDE, depth.clone());
+                    let at = if whole { 0 } else { (i * wide + j) * 4 };
                     let Some(sums) = results[at..].first_chunk_mut() else { break };
                     multiplier.multiply(&left[i * panel..(i + 1) * panel], right, sums, from > 0);
                     if depth.end == self.steps {
-                        let (rows, columns) = (row..rows.end.min(row + SIDE), column..columns.end.min(column + SIDE));
-                        finish(self.isa, &self.epilogue, &self.c, n, rows, columns, sums);
+                        let columns = column..columns.end.min(column + SIDE);
+                        finish(self.isa, &self.epilogue, &self.c, n, rows.clone(), columns, sums);
                     }
                 }
             }
@@ -272,25 +295,53 @@ impl Product<'_> {
         }
     }
 
-    /// Adds what the steps `depth` contribute to the sums of `rows` of A.
-    fn add_sums(&self, rows: Range<usize>, depth: Range<usize>) {
-        let Some(sums) = &self.sums else { return };
-        // SAFETY: only the first block of a row of blocks comes here, and each has rows of its own.
-        let sums = unsafe { sums.part(rows.clone()) };
-        let step = self.b.precision.step();
-        if depth.start == 0 {
+    /// Panel after panel of 32 rows of A, in the order in which they lie in memory, and their sums.
+    fn pack_left(&self, rows: Range<usize>, depth: Range<usize>, tiles: &mut [Tile<u32>], mut sums: Option<&mut [f32]>) {
+        let (isa, a, precision, panel) = (self.isa, self.a, self.b.precision, depth.len() * 2);
+        if let Some(sums) = sums.as_deref_mut().filter(|_| depth.start == 0) {
             sums.fill(0.0);
         }
-        let columns = depth.start * step..self.a.columns.min(depth.end * step);
-        if self.a.transposed {
-            for at in columns {
-                let values = &self.a.data[at * self.a.stride + rows.start..at * self.a.stride + rows.end];
-                sums.iter_mut().zip(values).for_each(|(sum, x)| *sum += x);
+        if !a.transposed {
+            for (row, tiles) in rows.clone().step_by(SIDE).zip(tiles.chunks_exact_mut(panel.max(1))) {
+                pack_panel(isa, precision, a, Order::Left, row, depth.clone(), tiles);
             }
-        } else {
-            for (sum, row) in sums.iter_mut().zip(rows) {
-                let values = &self.a.data[row * self.a.stride..row * self.a.stride + self.a.columns];
-                *sum += values[columns.clone()].iter().sum::<f32>();
+            let columns = depth.start * precision.step()..a.columns.min(depth.end * precision.step());
+            for (sum, row) in sums.into_iter().flatten().zip(rows) {
+                *sum += a.data[row * a.stride..][columns.clone()].iter().sum::<f32>();
+            }
+            return;
+        }
+        for (i, step) in depth.enumerate() {
+            for (row, tiles) in rows.clone().step_by(SIDE).zip(tiles.chunks_exact_mut(panel)) {
+                pack_panel(isa, precision, a, Order::Left, row, step..step + 1, &mut tiles[i * 2..i * 2 + 2]);
+            }
+            if let Some(sums) = sums.as_deref_mut() {
+                let columns = step * precision.step()..a.columns.min((step + 1) * precision.step());
+                add_lines(isa, a, rows.clone(), columns, sums);
+            }
+        }
+    }
+}
+
+versions! {
+    /// Adds columns of a transposed matrix, which are rows in memory, to `sums`.
+    fn add_lines<FMA>(a: Matrix, rows: Range<usize>, columns: Range<usize>, sums: &mut [f32]) {
+        // Blocks that stay in registers over all columns.
+        for (i, sums) in sums.chunks_mut(64).enumerate() {
+            let start = rows.start + i * 64;
+            let mut block = [0.0; 64];
+            if let Ok(sums) = <&mut [f32; 64]>::try_from(&mut *sums) {
+                for at in columns.clone() {
+                    let line = &a.data[at * a.stride + start..][..64];
+                    block.iter_mut().zip(line).for_each(|(sum, x)| *sum += x);
+                }
+                sums.iter_mut().zip(&block).for_each(|(sum, x)| *sum += x);
+            } else {
+                for at in columns.clone() {
+                    let line = &a.data[at * a.stride + start..][..sums.len()];
+                    block.iter_mut().zip(line).for_each(|(sum, x)| *sum += x);
+                }
+                sums.iter_mut().zip(&block).for_each(|(sum, x)| *sum += x);
             }
         }
     }
