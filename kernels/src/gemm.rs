@@ -53,6 +53,20 @@ impl<'a> Matrix<'a> {
         self.columns
     }
 
+    /// Some rows and columns of a matrix that is not transposed.
+    pub(crate) fn part(self, row: usize, rows: usize, column: usize, columns: usize) -> Self {
+        assert!(!self.transposed && row + rows <= self.rows && column + columns <= self.columns, "a part of a matrix");
+        if rows == 0 {
+            return Matrix { data: &[], rows, columns, ..self };
+        }
+        Matrix { data: &self.data[row * self.stride + column..], rows, columns, ..self }
+    }
+
+    /// A row of a matrix that is not transposed.
+    pub(crate) fn line(&self, row: usize) -> &'a [f32] {
+        &self.data[row * self.stride..][..self.columns]
+    }
+
     /// The part of a tile that begins at the row and column given. `lines` are rows of the left matrix, columns of the right one.
     fn source(&self, row: usize, column: usize, order: Order) -> Source<'a> {
         let (rows, columns) = (self.rows - row, self.columns - column);
@@ -112,7 +126,7 @@ impl PackedB {
 }
 
 /// Two tiles a step for the 32 lines from `line` on.
-fn pack_panel(
+pub(crate) fn pack_panel(
     isa: Isa,
     precision: Precision,
     matrix: Matrix,
@@ -147,10 +161,11 @@ fn pack_tiles(
     tiles: &mut [Tile<u32>],
 ) {
     let lines = if order == Order::Left { matrix.rows } else { matrix.columns };
+    let length = if order == Order::Left { matrix.columns } else { matrix.rows };
     for (step, pair) in steps.zip(tiles.chunks_exact_mut(2)) {
         for (half, tile) in pair.iter_mut().enumerate() {
             let (line, along) = (line + half * 16, step * precision.step());
-            if line >= lines {
+            if line >= lines || along >= length {
                 tile.0.fill(0);
                 continue;
             }
