@@ -7,10 +7,10 @@ mod forward;
 pub use backward::{Gradients, InputGradients, backward};
 pub use forward::forward;
 
-use crate::dropout::{Dropout, Row};
+use crate::dropout::Dropout;
 use crate::gemm::Matrix;
-use crate::math::fma;
 use crate::pool::Buffer;
+use crate::simd::Vector;
 use crate::tile::{Order, Tile};
 use crate::{Isa, Precision};
 
@@ -136,36 +136,31 @@ impl<'a> Scores<'a> {
         Scores { scale: attention.scale, len: task.len, window, distances }
     }
 
-    /// Scores of the query with 16 keys from `key` on, in place of the products.
+    /// Scores of the query with 16 keys from `key` on, from their products.
     #[inline(always)]
-    fn apply<const FMA: bool>(&self, query: usize, key: usize, line: &mut [f32; 16]) {
-        if let Some(distances) = self.distances {
-            let at = key + self.len.next_multiple_of(SIDE) - 1 - query;
-            if let Some(bias) = distances[at..].first_chunk::<16>() {
-                line.iter_mut().zip(bias).for_each(|(x, b)| *x = fma::<FMA>(*x, self.scale, *b));
+    fn apply<V: Vector>(&self, query: usize, key: usize, products: V) -> V {
+        let scale = V::splat(self.scale);
+        let scores = match self.distances {
+            None => products.mul(scale),
+            Some(distances) => {
+                let at = key + self.len.next_multiple_of(SIDE) - 1 - query;
+                products.fma(scale, V::load_some(&distances[at..at + 16]))
             }
-        } else {
-            line.iter_mut().for_each(|x| *x *= self.scale);
-        }
+        };
         let far = query > key + self.window || key + 15 > query + self.window;
-        if far || key + 16 > self.len {
-            let (query, len, window) = (query as i32, self.len.min(1 << 30) as i32, self.window as i32);
-            for (i, x) in line.iter_mut().enumerate() {
-                let key = key as i32 + i as i32;
-                *x = if key < len && (key - query).abs() <= window { *x } else { UNSEEN };
-            }
-        }
+        if far || key + 16 > self.len { self.hide(query, key, scores) } else { scores }
     }
-}
 
-/// The mask of 16 probabilities from `key` on: the factor or 0.
-#[inline(always)]
-fn mask(row: Row, factor: f32, key: usize) -> [f32; 16] {
-    let mut mask = [0.0; 16];
-    for (i, x) in mask.iter_mut().enumerate() {
-        *x = row.apply(factor, key as u32 + i as u32, 1.0);
+    /// Scores of keys beyond the text or the window become so small that their exponentials are 0.
+    #[inline(always)]
+    fn hide<V: Vector>(&self, query: usize, key: usize, scores: V) -> V {
+        let mut line = scores.array();
+        for (i, x) in line.iter_mut().enumerate() {
+            let key = key + i;
+            *x = if key < self.len && key.abs_diff(query) <= self.window { *x } else { UNSEEN };
+        }
+        V::load(&line)
     }
-    mask
 }
 
 /// An operand of all panels of 32 lines of a matrix: two tiles a step, `steps` steps a panel.

@@ -4,6 +4,7 @@
 use crate::Pool;
 use crate::isa::versions;
 use crate::pool::blocks;
+use crate::simd::{Vector, Words};
 
 /// Which elements one layer drops in one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -49,21 +50,31 @@ impl Row {
     /// them: without it, rows would be windows of one sequence.
     #[inline(always)]
     pub(crate) fn keeps(self, column: u32) -> bool {
-        let mut h = column.wrapping_mul(0x9e37_79b1).wrapping_add(self.start);
+        let mut h = column.wrapping_mul(SPREAD).wrapping_add(self.start);
         h ^= h >> 16;
-        h = h.wrapping_mul(0x7feb_352d) ^ self.key;
+        h = h.wrapping_mul(FIRST) ^ self.key;
         h ^= h >> 15;
-        h = h.wrapping_mul(0x846c_a68b);
+        h = h.wrapping_mul(SECOND);
         h ^= h >> 16;
         h >= self.threshold
     }
 
-    /// `x` times the factor, or 0.
+    /// `yes` where elements from `column` on are kept, 0 elsewhere.
     #[inline(always)]
-    pub(crate) fn apply(self, factor: f32, column: u32, x: f32) -> f32 {
-        if self.keeps(column) { x * factor } else { 0.0 }
+    pub(crate) fn mask<V: Vector>(self, column: u32, yes: V) -> V {
+        let mut h = V::Words::count(column).mul(Words::splat(SPREAD)).add(Words::splat(self.start));
+        h = h.xor(h.shift_right::<16>());
+        h = h.mul(Words::splat(FIRST)).xor(Words::splat(self.key));
+        h = h.xor(h.shift_right::<15>());
+        h = h.mul(Words::splat(SECOND));
+        h = h.xor(h.shift_right::<16>());
+        h.select_reaches(Words::splat(self.threshold), yes, V::zero())
     }
 }
+
+const SPREAD: u32 = 0x9e37_79b1;
+const FIRST: u32 = 0x7feb_352d;
+const SECOND: u32 = 0x846c_a68b;
 
 /// The finalizer of splitmix64 (Steele, Lea and Flood, 2014).
 #[inline(always)]
@@ -91,12 +102,12 @@ pub fn dropout(pool: &dyn Pool, dropout: Dropout, width: usize, x: &[f32], y: &m
 }
 
 versions! {
-    fn drop_rows<FMA>(dropout: Dropout, width: usize, first: u64, x: &[f32], y: &mut [f32]) {
-        let factor = dropout.factor();
+    fn drop_rows<V>(dropout: Dropout, width: usize, first: u64, x: &[f32], y: &mut [f32]) {
+        let factor = V::splat(dropout.factor());
         for (r, (x, y)) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).enumerate() {
             let row = dropout.row(first + r as u64);
-            for (column, (x, y)) in x.iter().zip(y).enumerate() {
-                *y = row.apply(factor, column as u32, *x);
+            for (i, (x, y)) in x.chunks(16).zip(y.chunks_mut(16)).enumerate() {
+                V::load_some(x).mul(row.mask(i as u32 * 16, factor)).store_some(y);
             }
         }
     }

@@ -340,23 +340,19 @@ impl Product<'_> {
 
 versions! {
     /// Adds columns of a transposed matrix, which are rows in memory, to `sums`.
-    fn add_lines<FMA>(a: Matrix, rows: Range<usize>, columns: Range<usize>, sums: &mut [f32]) {
+    fn add_lines<V>(a: Matrix, rows: Range<usize>, columns: Range<usize>, sums: &mut [f32]) {
         // Blocks that stay in registers over all columns.
         for (i, sums) in sums.chunks_mut(64).enumerate() {
-            let start = rows.start + i * 64;
-            let mut block = [0.0; 64];
-            if let Ok(sums) = <&mut [f32; 64]>::try_from(&mut *sums) {
-                for at in columns.clone() {
-                    let line = &a.data[at * a.stride + start..][..64];
-                    block.iter_mut().zip(line).for_each(|(sum, x)| *sum += x);
+            let (start, len) = (rows.start + i * 64, sums.len());
+            let mut block = [V::zero(); 4];
+            for at in columns.clone() {
+                let line = &a.data[at * a.stride + start..][..len];
+                for (sum, x) in block.iter_mut().zip(line.chunks(16)) {
+                    *sum = sum.add(V::load_some(x));
                 }
-                sums.iter_mut().zip(&block).for_each(|(sum, x)| *sum += x);
-            } else {
-                for at in columns.clone() {
-                    let line = &a.data[at * a.stride + start..][..sums.len()];
-                    block.iter_mut().zip(line).for_each(|(sum, x)| *sum += x);
-                }
-                sums.iter_mut().zip(&block).for_each(|(sum, x)| *sum += x);
+            }
+            for (block, sums) in block.into_iter().zip(sums.chunks_mut(16)) {
+                V::load_some(sums).add(block).store_some(sums);
             }
         }
     }
@@ -390,7 +386,7 @@ impl<'a> Epilogue<'a> {
 
 versions! {
     /// Writes the results of a block of at most 32 × 32, which is the caller's alone, to `c`, whose rows have `n` numbers.
-    fn finish<FMA>(
+    fn finish<V>(
         epilogue: &Epilogue,
         c: &Parts<f32>,
         n: usize,
@@ -398,39 +394,33 @@ versions! {
         columns: Range<usize>,
         sums: &[Tile<f32>; 4],
     ) {
-        let mut bias = [0.0; SIDE];
+        let mut bias = [V::zero(); 2];
         if let Some(values) = epilogue.bias {
-            bias[..columns.len()].copy_from_slice(&values[columns.clone()]);
+            for (bias, values) in bias.iter_mut().zip(values[columns.clone()].chunks(16)) {
+                *bias = V::load_some(values);
+            }
         }
         for (i, row) in rows.enumerate() {
-            let mut line = [0.0; SIDE];
-            for (right, line) in line.chunks_exact_mut(16).enumerate() {
-                line.copy_from_slice(&sums[i / 16 * 2 + right].0[i % 16 * 16..][..16]);
-            }
-            line.iter_mut().zip(&bias).for_each(|(x, b)| *x += b);
             let at = row * n + columns.start..row * n + columns.end;
-            if let (Some(before), Some(activation)) = (&epilogue.before, epilogue.activation) {
-                // SAFETY: tasks have blocks of their own.
-                copy(&line, unsafe { before.part(at.clone()) });
-                activation.apply::<FMA>(&mut line);
-            }
-            // SAFETY: as above.
-            let c = unsafe { c.part(at) };
-            if epilogue.add {
-                c.iter_mut().zip(&line).for_each(|(c, x)| *c += x);
+            // SAFETY: tasks have blocks of their own.
+            let (c, before) = unsafe { (c.part(at.clone()), epilogue.before.as_ref().map(|b| b.part(at))) };
+            let line = |right: usize| V::load(sums[i / 16 * 2 + right].row(i % 16)).add(bias[right]);
+            if let (Some(before), Some(activation)) = (before, epilogue.activation) {
+                for (right, (c, before)) in c.chunks_mut(16).zip(before.chunks_mut(16)).enumerate() {
+                    let x = line(right);
+                    x.store_some(before);
+                    activation.apply(x).0.store_some(c);
+                }
+            } else if epilogue.add {
+                for (right, c) in c.chunks_mut(16).enumerate() {
+                    V::load_some(c).add(line(right)).store_some(c);
+                }
             } else {
-                copy(&line, c);
+                for (right, c) in c.chunks_mut(16).enumerate() {
+                    line(right).store_some(c);
+                }
             }
         }
-    }
-}
-
-/// The first numbers of `line`, mostly all.
-#[inline(always)]
-fn copy(line: &[f32; SIDE], to: &mut [f32]) {
-    match <&mut [f32; SIDE]>::try_from(&mut *to) {
-        Ok(to) => *to = *line,
-        Err(_) => to.copy_from_slice(&line[..to.len()]),
     }
 }
 

@@ -18,6 +18,7 @@ mod isa;
 mod math;
 mod micro;
 mod pool;
+mod simd;
 #[cfg(test)]
 mod testing;
 mod tile;

@@ -1,4 +1,4 @@
-use super::{Attention, Inputs, Operand, SIDE, Scores, Task, mask};
+use super::{Attention, Inputs, Operand, SIDE, Scores, Task};
 use crate::gemm::Matrix;
 use crate::isa::versions;
 use crate::math::exp;
@@ -259,7 +259,7 @@ struct Statistics {
 
 versions! {
     /// Turns products of 32 queries and 32 keys into probabilities, those dropped being 0, and the gradient of probabilities into that of the products.
-    fn gradients<FMA>(
+    fn gradients<V>(
         attention: &Attention,
         task: &Task,
         scores: &Scores,
@@ -272,28 +272,29 @@ versions! {
         let (first, key) = place;
         for row in 0..SIDE {
             let query = first + row;
-            let (logsumexp, product) = (statistics.logsumexp[row], statistics.product[row]);
+            let (logsumexp, product) = (V::splat(statistics.logsumexp[row]), V::splat(statistics.product[row]));
+            let mask = attention.dropout.map(|dropout| {
+                let row = dropout.row(((task.start + query) * attention.heads + task.head) as u64);
+                (row, V::splat(dropout.factor()))
+            });
             for right in 0..2 {
                 let key = key + right * 16;
                 let (p, ds) = (p[row / 16 * 2 + right].row_mut(row % 16), ds[row / 16 * 2 + right].row_mut(row % 16));
-                let mut line = *p;
-                scores.apply::<FMA>(query, key, &mut line);
-                line.iter_mut().for_each(|x| *x = exp::<FMA>(*x - logsumexp));
-                let mut gradient = *ds;
-                *p = line;
-                if let Some(dropout) = attention.dropout {
-                    let row = dropout.row(((task.start + query) * attention.heads + task.head) as u64);
-                    let mask = mask(row, dropout.factor(), key);
-                    gradient.iter_mut().zip(&mask).for_each(|(g, m)| *g *= m);
-                    p.iter_mut().zip(&mask).for_each(|(p, m)| *p *= m);
+                let probability = exp(scores.apply(query, key, V::load(p)).sub(logsumexp));
+                let (mut kept, mut gradient) = (probability, V::load(ds));
+                if let Some((row, factor)) = mask {
+                    let mask = row.mask(key as u32, factor);
+                    gradient = gradient.mul(mask);
+                    kept = kept.mul(mask);
                 }
-                gradient.iter_mut().zip(&line).for_each(|(g, p)| *g = p * (*g - product));
+                kept.store(p);
+                let gradient = probability.mul(gradient.sub(product));
                 if !bias.is_empty() {
                     let at = key + bias.len() / 2 - 1 - query;
-                    bias[at..at + 16].iter_mut().zip(&gradient).for_each(|(b, g)| *b += g);
+                    let bias = &mut bias[at..at + 16];
+                    V::load_some(bias).add(gradient).store_some(bias);
                 }
-                gradient.iter_mut().for_each(|g| *g *= scores.scale);
-                *ds = gradient;
+                gradient.mul(V::splat(scores.scale)).store(ds);
             }
         }
     }

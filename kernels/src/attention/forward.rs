@@ -1,4 +1,4 @@
-use super::{Attention, Inputs, Operand, SIDE, Scores, Task, UNSEEN, mask};
+use super::{Attention, Inputs, Operand, SIDE, Scores, Task, UNSEEN};
 use crate::isa::versions;
 use crate::math::exp;
 use crate::micro::Multiplier;
@@ -80,7 +80,7 @@ impl Forward<'_> {
 versions! {
     /// Turns products of 32 queries from `first` on with keys from `from` on into exponentials, those dropped being 0; writes the logarithms of their sums
     /// and returns what the exponentials are to be multiplied by.
-    fn softmax<FMA>(
+    fn softmax<V>(
         attention: &Attention,
         task: &Task,
         scores: &Scores,
@@ -91,44 +91,45 @@ versions! {
     ) -> [f32; SIDE] {
         let mut inverse = [0.0; SIDE];
         for (row, inverse) in inverse.iter_mut().enumerate() {
-            let half = row / 16 * 2;
-            let lines = |tiles: &mut [Tile<f32>; 4], right: usize| *tiles[half + right].row_mut(row % 16);
+            let (half, line) = (row / 16 * 2, row % 16);
             let Some(sum) = sums.get_mut(row) else {
                 for tiles in products.iter_mut() {
-                    tiles[half].row_mut(row % 16).fill(0.0);
-                    tiles[half + 1].row_mut(row % 16).fill(0.0);
+                    tiles[half].row_mut(line).fill(0.0);
+                    tiles[half + 1].row_mut(line).fill(0.0);
                 }
                 continue;
             };
             let query = first + row;
-            let mut greatest = [UNSEEN; 16];
+            let mut greatest = V::splat(UNSEEN);
             for (i, tiles) in products.iter_mut().enumerate() {
                 for right in 0..2 {
-                    let mut line = lines(tiles, right);
-                    scores.apply::<FMA>(query, from + i * SIDE + right * 16, &mut line);
-                    greatest.iter_mut().zip(&line).for_each(|(g, x)| *g = if *x > *g { *x } else { *g });
-                    *tiles[half + right].row_mut(row % 16) = line;
+                    let place = tiles[half + right].row_mut(line);
+                    let x = scores.apply(query, from + i * SIDE + right * 16, V::load(place));
+                    greatest = greatest.max(x);
+                    x.store(place);
                 }
             }
-            let greatest = greatest.into_iter().fold(UNSEEN, f32::max);
-            let mut total = [0.0; 16];
+            let greatest = greatest.greatest();
+            let mut total = V::zero();
             for tiles in products.iter_mut() {
                 for right in 0..2 {
-                    let line = tiles[half + right].row_mut(row % 16);
-                    line.iter_mut().for_each(|x| *x = exp::<FMA>(*x - greatest));
-                    total.iter_mut().zip(&*line).for_each(|(t, x)| *t += x);
+                    let place = tiles[half + right].row_mut(line);
+                    let x = exp(V::load(place).sub(V::splat(greatest)));
+                    total = total.add(x);
+                    x.store(place);
                 }
             }
-            let total = total.into_iter().sum::<f32>();
+            let total = total.sum();
             *sum = greatest + total.ln();
             *inverse = 1.0 / total;
             if let Some(dropout) = attention.dropout {
                 *inverse *= dropout.factor();
-                let mask_row = dropout.row(((task.start + query) * attention.heads + task.head) as u64);
+                let mask = dropout.row(((task.start + query) * attention.heads + task.head) as u64);
                 for (i, tiles) in products.iter_mut().enumerate() {
                     for right in 0..2 {
-                        let mask = mask(mask_row, 1.0, from + i * SIDE + right * 16);
-                        tiles[half + right].row_mut(row % 16).iter_mut().zip(mask).for_each(|(x, m)| *x *= m);
+                        let place = tiles[half + right].row_mut(line);
+                        let mask = mask.mask((from + i * SIDE + right * 16) as u32, V::splat(1.0));
+                        V::load(place).mul(mask).store(place);
                     }
                 }
             }
