@@ -184,10 +184,12 @@ impl Data {
         turns.filter_map(|set| Some(Batch { set, rows: batches.get_mut(set)?.next()? })).collect()
     }
 
-    /// The steps of the first `epochs` epochs together. Epochs may differ: how rows that share a text fall into batches depends on the order.
-    pub fn steps(&self, seed: u64, epochs: usize) -> usize {
-        let fixed = self.sets.iter().all(|set| set.sampler == Sampler::Shuffled);
-        if fixed { self.epoch(seed, 0).len() * epochs } else { (0..epochs).map(|epoch| self.epoch(seed, epoch).len()).sum() }
+    /// The batches of each of the first `epochs` epochs. Epochs may differ: how rows that share a text fall into batches depends on their order.
+    pub fn batches(&self, seed: u64, epochs: usize) -> Vec<usize> {
+        if self.sets.iter().all(|set| set.sampler == Sampler::Shuffled) {
+            return vec![self.epoch(seed, 0).len(); epochs];
+        }
+        (0..epochs).map(|epoch| self.epoch(seed, epoch).len()).collect()
     }
 
     /// The batch as its loss takes it.
@@ -320,7 +322,7 @@ mod tests {
         assert_eq!(data.texts(), ["a", "p", "q", "x y", "r"]);
         let epoch = data.epoch(1, 0);
         // The pairs share a text, and so have a batch each; the labelled rows have one together.
-        assert_eq!((epoch.len(), data.steps(1, 3)), (3, 9));
+        assert_eq!((epoch.len(), data.batches(1, 3)), (3, vec![3; 3]));
         let all: Vec<(usize, usize)> = epoch.iter().flat_map(|batch| batch.rows.iter().map(|&row| (batch.set, row))).collect();
         assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), 5);
         let columns = data.columns(&Batch { set: 1, rows: vec![2, 0] }).unwrap();
