@@ -141,7 +141,7 @@ impl Stage for Model {
                 "{} with {:.1} million weights, {} dimensions, at most {} tokens a text",
                 directory.config.model_type,
                 weights.size() as f64 / 1e6,
-                directory.config.hidden_size,
+                directory.dimensions(),
                 directory.max_seq_length
             ),
             ..Outcome::default()
@@ -158,7 +158,7 @@ impl Stage for Model {
 
 /// Makes the model directory `output` say that texts are cut after `length` tokens.
 fn limit(directory: &ModelDirectory, length: usize, output: &Path) -> Result<()> {
-    let positions = directory.config.max_position_embeddings;
+    let positions = directory.config.max_tokens;
     ensure!(length <= positions, "`max_seq_length` is {length}, but the model has positions for {positions} tokens only");
     let path = output.join("sentence_bert_config.json");
     // A copy may be read-only, as the original was.

@@ -132,7 +132,7 @@ impl Stage for Train {
         if triplets.is_empty() {
             bail!("there are no triplets to learn from");
         }
-        let warnings = self.loss.formula().warnings(directory.config.hidden_size, directory.normalize);
+        let warnings = self.loss.formula().warnings(directory.dimensions(), directory.normalize);
         warnings.iter().for_each(|w| context.reporter.log(w));
         let eval = context.optional_input("eval").map(|folder| Judgements::read(folder, "test")).transpose()?;
         let examples: Vec<Vec<&str>> =
@@ -202,9 +202,9 @@ impl Train {
                 .map(|e| (e.step.to_string(), e.metrics.iter().map(|(k, v)| (k.clone(), *v)).collect()))
                 .collect(),
             best: trained.best,
-            dimensions: directory.config.hidden_size,
+            dimensions: directory.dimensions(),
             max_seq_length: directory.max_seq_length,
-            pooling: directory.pooling.name().to_owned(),
+            pooling: directory.pooling.name(),
             normalize: directory.normalize,
         }
     }

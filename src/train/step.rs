@@ -108,7 +108,7 @@ impl Step {
     /// ONNX Runtime fails.
     pub fn run(&mut self, columns: &[Vec<&Tokens>]) -> Result<Run> {
         ensure!(columns.len() == self.columns, "the loss wants {} columns of texts, not {}", self.columns, columns.len());
-        let batch = Batch::new(&columns.concat(), self.directory.pooling);
+        let batch = Batch::new(&columns.concat(), &self.directory.pooling);
         let outputs = self.graph.run(&batch.inputs())?;
         let loss = *outputs.floats("loss")?.1.first().context("the loss is empty")?;
         Ok(Run { loss, tokens: batch.tokens(), outputs })

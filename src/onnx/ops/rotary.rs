@@ -5,7 +5,6 @@ use super::super::graph::{Graph, Node, Value};
 use super::super::proto::MICROSOFT;
 use super::super::shape::{DataType, Dim, show};
 use super::{dense, first};
-use crate::shape;
 
 impl Graph {
     /// Turns the first half of every head of `x` `[tokens, heads · width]` against its second half by the angle of the token's
@@ -39,6 +38,7 @@ pub fn rotary(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> 
 mod tests {
     use super::*;
     use crate::onnx::finite_differences::{check, run};
+    use crate::shape;
 
     fn tables(g: &Graph) -> (Value, Value, Value) {
         let angles: [f32; 6] = [0.0, 0.0, 1.0, 0.1, 2.0, 0.2];
