@@ -68,10 +68,10 @@ impl Bert {
         let how = Attention { dropout: self.attention_dropout, ..Attention::new(&self.sizes) };
         let attended = b.attention(project("query"), project("key"), project("value"), &how);
         let attended = b.dropout(b.linear(&format!("{name}.attention.output.dense"), attended, hidden, hidden), self.dropout);
-        let x = b.layer_norm(&format!("{name}.attention.output.LayerNorm"), g.add(attended, x), self.epsilon);
+        let x = b.add_layer_norm(&format!("{name}.attention.output.LayerNorm"), attended, x, self.epsilon);
         let wide = self.activation.apply(g, b.linear(&format!("{name}.intermediate.dense"), x, hidden, inner));
         let narrow = b.dropout(b.linear(&format!("{name}.output.dense"), wide, inner, hidden), self.dropout);
-        b.layer_norm(&format!("{name}.output.LayerNorm"), g.add(narrow, x), self.epsilon)
+        b.add_layer_norm(&format!("{name}.output.LayerNorm"), narrow, x, self.epsilon)
     }
 }
 

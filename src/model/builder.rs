@@ -99,6 +99,14 @@ impl<'g> Builder<'g> {
         self.layout.distance_bias(self.g, table, entry_of)
     }
 
+    /// Layer normalization of `a + b`.
+    pub fn add_layer_norm(&self, name: &str, a: Value, b: Value, epsilon: f32) -> Value {
+        let size = [self.g.last(a)];
+        let weight = self.weight(&format!("{name}.weight"), &size);
+        let bias = self.weight(&format!("{name}.bias"), &size);
+        self.g.add_layer_norm(a, b, weight, bias, epsilon)
+    }
+
     /// Scaled dot-product attention of all heads, within each text; all values `[tokens, heads · width]`.
     pub fn attention(&self, query: Value, key: Value, value: Value, how: &Attention) -> Value {
         self.layout.attention(self.g, query, key, value, how)

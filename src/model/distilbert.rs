@@ -36,10 +36,10 @@ impl DistilBert {
         let how = Attention { dropout: self.attention_dropout, ..Attention::new(&self.sizes) };
         let attended = b.attention(project("q_lin"), project("k_lin"), project("v_lin"), &how);
         let attended = b.linear(&format!("{name}.attention.out_lin"), attended, hidden, hidden);
-        let x = b.layer_norm(&format!("{name}.sa_layer_norm"), g.add(attended, x), EPSILON);
+        let x = b.add_layer_norm(&format!("{name}.sa_layer_norm"), attended, x, EPSILON);
         let wide = self.activation.apply(g, b.linear(&format!("{name}.ffn.lin1"), x, hidden, inner));
         let narrow = b.dropout(b.linear(&format!("{name}.ffn.lin2"), wide, inner, hidden), self.dropout);
-        b.layer_norm(&format!("{name}.output_layer_norm"), g.add(narrow, x), EPSILON)
+        b.add_layer_norm(&format!("{name}.output_layer_norm"), narrow, x, EPSILON)
     }
 }
 

@@ -67,12 +67,12 @@ impl Gte {
         let how = Attention { dropout: self.attention_dropout, ..Attention::new(&self.sizes) };
         let attended = b.attention(rotary.turn(b, parts[0]), rotary.turn(b, parts[1]), parts[2], &how);
         let attended = b.dropout(b.linear(&format!("{name}.attention.o_proj"), attended, hidden, hidden), self.dropout);
-        let x = b.layer_norm(&format!("{name}.attn_ln"), g.add(attended, x), self.epsilon);
+        let x = b.add_layer_norm(&format!("{name}.attn_ln"), attended, x, self.epsilon);
         let both = b.linear_unbiased(&format!("{name}.mlp.up_gate_proj"), x, hidden, 2 * inner);
         let parts = g.split_last(both, &[inner; 2]);
         let gated = b.dropout(g.mul(parts[0], self.activation.apply(g, parts[1])), self.dropout);
         let narrow = b.dropout(b.linear(&format!("{name}.mlp.down_proj"), gated, inner, hidden), self.dropout);
-        b.layer_norm(&format!("{name}.mlp_ln"), g.add(narrow, x), self.epsilon)
+        b.add_layer_norm(&format!("{name}.mlp_ln"), narrow, x, self.epsilon)
     }
 }
 

@@ -60,10 +60,10 @@ impl Mpnet {
         let how = Attention { bias: Some(bias), dropout: self.attention_dropout, ..Attention::new(&self.sizes) };
         let attended = b.attention(project("q"), project("k"), project("v"), &how);
         let attended = b.dropout(b.linear(&format!("{name}.attention.attn.o"), attended, hidden, hidden), self.dropout);
-        let x = b.layer_norm(&format!("{name}.attention.LayerNorm"), g.add(attended, x), self.epsilon);
+        let x = b.add_layer_norm(&format!("{name}.attention.LayerNorm"), attended, x, self.epsilon);
         let wide = self.activation.apply(g, b.linear(&format!("{name}.intermediate.dense"), x, hidden, inner));
         let narrow = b.dropout(b.linear(&format!("{name}.output.dense"), wide, inner, hidden), self.dropout);
-        b.layer_norm(&format!("{name}.output.LayerNorm"), g.add(narrow, x), self.epsilon)
+        b.add_layer_norm(&format!("{name}.output.LayerNorm"), narrow, x, self.epsilon)
     }
 }
 

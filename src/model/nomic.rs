@@ -81,11 +81,11 @@ impl Nomic {
         let how = Attention { dropout: self.attention_dropout, ..Attention::new(&self.sizes) };
         let attended = b.attention(rotary.turn(b, parts[0]), rotary.turn(b, parts[1]), parts[2], &how);
         let attended = b.linear_if(self.attention_bias, &format!("{name}.attn.out_proj"), attended, hidden, hidden);
-        let x = b.layer_norm(&format!("{name}.norm1"), g.add(b.dropout(attended, self.dropout), x), self.epsilon);
+        let x = b.add_layer_norm(&format!("{name}.norm1"), b.dropout(attended, self.dropout), x, self.epsilon);
         let wide = |part: &str| b.linear_if(self.wide_bias, &format!("{name}.mlp.{part}"), x, hidden, inner);
         let gated = g.mul(wide("fc11"), self.activation.apply(g, wide("fc12")));
         let narrow = b.linear_if(self.narrow_bias, &format!("{name}.mlp.fc2"), gated, inner, hidden);
-        b.layer_norm(&format!("{name}.norm2"), g.add(b.dropout(narrow, self.dropout), x), self.epsilon)
+        b.add_layer_norm(&format!("{name}.norm2"), b.dropout(narrow, self.dropout), x, self.epsilon)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::super::differentiate::Piece;
 use super::super::graph::{Graph, Node, Value};
 use super::super::proto::MICROSOFT;
-use super::super::shape::{DataType, broadcast, show};
+use super::super::shape::{DataType, show};
 use super::{dense, first};
 
 impl Graph {
@@ -90,7 +90,7 @@ impl Graph {
 
     /// `condition ? a : b`.
     pub fn select(&self, condition: Value, a: Value, b: Value) -> Value {
-        let shape = broadcast(&self.shape(a), &self.shape(b)).and_then(|s| broadcast(&s, &self.shape(condition)));
+        let shape = self.broadcast(&self.shape(a), &self.shape(b)).and_then(|s| self.broadcast(&s, &self.shape(condition)));
         let shape = shape.unwrap_or_else(|| {
             self.broken("Where", format!("shapes {} and {} do not broadcast", show(&self.shape(a)), show(&self.shape(b))));
             self.shape(a)
@@ -98,7 +98,7 @@ impl Graph {
         self.node("Where", "", &[condition, a, b], &[], DataType::F32, shape)
     }
 
-    /// To `data_type`; not differentiable.
+    /// To `data_type`; not differentiable, as no graph has floats of two types.
     pub fn cast(&self, x: Value, data_type: DataType) -> Value {
         let to = [("to", super::super::graph::Attribute::Int(data_type as i64))];
         self.node("Cast", "", &[x], &to, data_type, self.shape(x))
@@ -115,7 +115,7 @@ impl Graph {
 
     fn binary(&self, op: &'static str, a: Value, b: Value, data_type: DataType) -> Value {
         let (x, y) = (self.shape(a), self.shape(b));
-        let shape = broadcast(&x, &y).unwrap_or_else(|| {
+        let shape = self.broadcast(&x, &y).unwrap_or_else(|| {
             self.broken(op, format!("shapes {} and {} do not broadcast", show(&x), show(&y)));
             x
         });
@@ -124,7 +124,7 @@ impl Graph {
 
     /// `value` summed over the dimensions along which input `i` of `node` was broadcast.
     fn unbroadcast(&self, node: &Node, i: usize, value: Value) -> Option<Value> {
-        Some(self.sum_to(value, &self.shape(node.inputs[i])))
+        Some(self.sum_like(value, node.inputs[i]))
     }
 }
 
@@ -149,6 +149,11 @@ pub fn div(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Vec
     dense(wanted, |i| g.unbroadcast(node, i, if i == 0 { by } else { g.neg(g.mul(by, node.outputs[0])) }))
 }
 
+/// A staircase: the gradient is 0.
+pub fn flat(_: &Graph, _: &Node, _: &[Option<Value>], wanted: &[bool]) -> Vec<Option<Piece>> {
+    dense(wanted, |_| None)
+}
+
 pub fn neg(g: &Graph, _: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Vec<Option<Piece>> {
     dense(wanted, |_| Some(g.neg(first(g, dy))))
 }
@@ -170,6 +175,9 @@ pub fn relu(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Ve
 /// Φ(x) + x·φ(x), with Φ(x) = (1 + erf(x/√2))/2 and φ(x) = exp(−x²/2)/√(2π).
 pub fn gelu(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Vec<Option<Piece>> {
     let x = node.inputs[0];
+    if g.own() {
+        return dense(wanted, |_| Some(g.gelu_gradient(x, first(g, dy))));
+    }
     dense(wanted, |_| {
         let erf = g.unary("Erf", "", g.scale(x, std::f32::consts::FRAC_1_SQRT_2));
         let cumulative = g.add(g.scale(erf, 0.5), g.scalar(0.5));

@@ -6,6 +6,7 @@ pub mod layout;
 pub mod lookup;
 pub mod matrix;
 pub mod normalization;
+pub mod own;
 pub mod parts;
 pub mod reduce;
 pub mod rotary;
