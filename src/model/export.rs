@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::card::Card;
 use super::directory::ModelDirectory;
+use super::prompts::Prompts;
 use super::sentence::token_model;
 use super::source::files;
 use super::weights::Weights;
@@ -44,7 +45,7 @@ pub fn export(source: &ModelDirectory, weights: &Weights, card: &Card, target: &
     }
     let limits = json!({ "max_seq_length": source.max_seq_length, "do_lower_case": false });
     write_json(&target.join("sentence_bert_config.json"), &limits)?;
-    write_json(&target.join("config_sentence_transformers.json"), &sentence_transformers(source)?)?;
+    write_json(&target.join("config_sentence_transformers.json"), &sentence_transformers(source, &source.prompts)?)?;
     write_json(&target.join("tokenizer_config.json"), &tokenizer_config(source)?)?;
     weights.write(&target.join("model.safetensors"))?;
     write(&target.join("onnx/model.onnx"), &token_model(source, weights)?)?;
@@ -83,11 +84,14 @@ fn modules(source: &ModelDirectory) -> Value {
     Value::Array(modules.enumerate().map(entry).collect())
 }
 
-/// The source's own with the prompts that hold, completed by what later releases expect.
-fn sentence_transformers(source: &ModelDirectory) -> Result<Value> {
+/// `config_sentence_transformers.json`: the source's own with `prompts`, completed by what later releases expect.
+///
+/// # Errors
+/// The source's own is no JSON object.
+pub fn sentence_transformers(source: &ModelDirectory, prompts: &Prompts) -> Result<Value> {
     let mut config = object(source, "config_sentence_transformers.json")?;
-    config.insert("prompts".into(), json!(source.prompts.complete()));
-    config.insert("default_prompt_name".into(), json!(source.prompts.default_name()));
+    config.insert("prompts".into(), json!(prompts.complete()));
+    config.insert("default_prompt_name".into(), json!(prompts.default_name()));
     for (key, value) in [
         ("model_type", json!("SentenceTransformer")),
         ("__version__", json!({ "sentence_transformers": "3.0.0" })),

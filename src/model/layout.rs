@@ -132,7 +132,9 @@ impl Layout {
     /// Scaled dot-product attention of all heads, within each text; all values `[tokens, heads · width]`.
     pub fn attention(&self, g: &Graph, query: Value, key: Value, value: Value, how: &Attention) -> Value {
         match self.kind {
-            Kind::Packed { starts, .. } if g.own() && how.bias.is_none() => g.attention([query, key, value], starts, how.heads, how.scale, how.window),
+            Kind::Packed { starts, .. } if g.own() && how.bias.is_none() => {
+                g.attention([query, key, value], starts, how.heads, how.scale, how.window)
+            }
             _ => self.padded_attention(g, query, key, value, how),
         }
     }

@@ -19,7 +19,7 @@ use crate::retrieval::dense::normalized;
 
 pub const KIND: StageKind = StageKind {
     name: "project",
-    version: 1,
+    version: 2,
     summary: "draws texts under both models in two dimensions",
     inputs: &[
         Port { name: "baseline", kind: Kind::Model, required: true, many: false, doc: "the baseline" },

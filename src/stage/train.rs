@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::externals::onnx_runtime;
+use super::prompts;
 use super::{Context, External, Outcome, OutputPort, ParameterError, Port, Stage, StageKind, Surroundings, configure, schema};
 use crate::artifact::{Example, Judgements, Kind, jsonl};
 use crate::evaluation::{self, Measure};
@@ -17,6 +18,7 @@ use crate::model::card::Card;
 use crate::model::directory::ModelDirectory;
 use crate::model::embedder::Embedder;
 use crate::model::export::export;
+use crate::model::prompts::OtherPrompts;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::Weights;
 use crate::retrieval::search::encode;
@@ -102,6 +104,10 @@ pub struct Train {
     pub eval_steps: usize,
     /// The figure by which the best checkpoint is chosen: `ndcg@10`, `mrr@10`, `recall@5`, `map@100`, …
     pub metric: Measure,
+    /// Prompts in the place of the model's own: `{ query: "query: ", document: "passage: " }`. The first text of an example is taken
+    /// for a query, the others for documents. The fine-tuned model keeps them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<OtherPrompts>,
     /// Seed of the order of the examples.
     pub seed: u64,
     /// Name of the model that is trained, for the model card.
@@ -125,6 +131,7 @@ impl Default for Train {
             max_grad_norm: 1.0,
             eval_steps: 50,
             metric: Measure::default(),
+            prompts: None,
             seed: 42,
             base_model: None,
         }
@@ -155,7 +162,7 @@ impl Stage for Train {
         for (place, loss) in all.chain(self.losses.iter().map(|(name, loss)| (format!("losses.{name}"), loss))) {
             loss.formula().check().or_else(|bad| refuse(&format!("{place}.{}", bad.field), bad.message))?;
         }
-        Ok(())
+        prompts::check(self.prompts.as_ref())
     }
 
     fn check_inputs(&self, inputs: &[&str]) -> Result<(), ParameterError> {
@@ -179,7 +186,10 @@ impl Stage for Train {
     }
 
     fn run(&self, context: &Context) -> Result<Outcome> {
-        let directory = ModelDirectory::open(context.input("model")?)?;
+        let mut directory = ModelDirectory::open(context.input("model")?)?;
+        if let Some(other) = &self.prompts {
+            directory.prompts = directory.prompts.replaced(other);
+        }
         let initial = Weights::read(&directory.weights())?;
         let sets = self.data_sets(context)?;
         let mut warnings: Vec<String> = Vec::new();
@@ -190,7 +200,8 @@ impl Stage for Train {
         warnings.dedup();
         warnings.iter().for_each(|w| context.reporter.log(w));
         let sampling = Sampling { batch_size: self.batch_size, sampler: self.sampler, mixing: self.mixing };
-        let mut data = Data::new(&sets, &Tokenizer::open(&directory.path, directory.max_seq_length)?, sampling)?;
+        let mut data =
+            Data::new(&sets, &Tokenizer::open(&directory.path, directory.max_seq_length)?, &directory.prompts, sampling)?;
         if data.is_guided() {
             guide(&mut data, context)?;
         }
@@ -289,10 +300,15 @@ impl Train {
 /// Embeds every text with the model at the input `guide`.
 fn guide(data: &mut Data, context: &Context) -> Result<()> {
     let embedder = Embedder::open(context.input("guide")?, context.downloads)?;
-    let total = data.texts().len() as u64;
-    let progress = |n: usize| context.progress(n as u64, total, "texts", "asking the guide");
-    let vectors = embedder.encode(data.texts(), context.cancel, &progress)?;
-    data.guide(embedder.dimensions(), vectors.into_raw_vec_and_offset().0);
+    let (texts, prompts) = (data.texts(), embedder.prompts());
+    let apart = prompts.query() != prompts.document();
+    let total = texts.len() * if apart { 2 } else { 1 };
+    let progress = |n: usize| context.progress(n as u64, total as u64, "texts", "asking the guide");
+    let vectors = embedder.encode_documents(texts, context.cancel, &progress)?;
+    let rest = |n: usize| progress(texts.len() + n);
+    let as_queries = apart.then(|| embedder.encode_queries(texts, context.cancel, &rest)).transpose()?;
+    let flat = |vectors: ndarray::Array2<f32>| vectors.into_raw_vec_and_offset().0;
+    data.guide(embedder.dimensions(), flat(vectors), as_queries.map(flat));
     Ok(())
 }
 
