@@ -15,7 +15,7 @@ use common::contender::{Contender, Turn, tell, wait};
 use common::peers::SENTENCE_TRANSFORMERS;
 use common::profile::Profile;
 use common::texts::Texts;
-use common::{Arguments, megabytes, scratch, table, time};
+use common::{Arguments, scratch, table, time};
 use retune::cancel::Cancel;
 use retune::model::catalogue;
 use retune::model::directory::ModelDirectory;
@@ -163,29 +163,23 @@ fn compare(job: &Job, file: &Path, python: Option<&Path>, folder: &Path) {
 }
 
 fn report(job: &Job, contenders: Vec<Contender>) {
-    let (rows, tokens) = (job.batch_size as f64, tokens(job));
-    let costs: Vec<common::Cost> = contenders.iter().map(|contender| contender.seconds(WARM_UP)).collect();
-    let fp32 = contenders.iter().position(|contender| contender.name.ends_with("fp32"));
-    let names: Vec<String> = contenders.iter().map(|contender| contender.name.clone()).collect();
-    let losses: Vec<Vec<f64>> =
-        contenders.into_iter().map(|contender| contender.end().iter().filter_map(|turn| turn.loss).collect()).collect();
-    let line = |i: usize| {
-        let cost = costs[i];
-        let off = fp32.map(|peer| losses[i].iter().zip(&losses[peer]).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max));
-        vec![
-            names[i].clone(),
-            format!("{:.2}", rows / cost.seconds),
-            format!("{:.0}", tokens / cost.seconds),
-            time(cost.seconds),
-            format!("{} … {}", time(cost.range.0), time(cost.range.1)),
-            fp32.map_or_else(|| "–".into(), |peer| format!("{:.2} ×", costs[peer].seconds / cost.seconds)),
-            megabytes(Some(cost)),
-            losses[i].last().map_or_else(|| "–".into(), |loss| format!("{loss:.5}")),
-            off.map_or_else(|| "–".into(), |off| format!("{off:.1e}")),
-        ]
+    let tokens = tokens(job);
+    let fp32 = contenders.iter().find(|contender| contender.name.ends_with("fp32"));
+    let line = |contender: &Contender| {
+        let (seconds, losses) = (contender.seconds(WARM_UP).seconds, contender.losses());
+        let off = fp32.map(|peer| losses.iter().zip(peer.losses()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max));
+        let mut row =
+            vec![contender.name.clone(), format!("{:.2}", job.batch_size as f64 / seconds), format!("{:.0}", tokens / seconds)];
+        row.extend(contender.cells(WARM_UP, fp32));
+        row.push(losses.last().map_or_else(|| "–".into(), |loss| format!("{loss:.5}")));
+        row.push(off.map_or_else(|| "–".into(), |off| format!("{off:.1e}")));
+        row
     };
-    let headings = ["", "rows/s", "tokens/s", "a step", "range", "speed", "memory", "last loss", "off from fp32"];
-    table(&headings, &(0..names.len()).map(line).collect::<Vec<_>>());
+    let rows: Vec<Vec<String>> = contenders.iter().map(line).collect();
+    contenders.into_iter().for_each(Contender::end);
+    let headings =
+        ["", "rows/s", "tokens/s", "a step", "range", "processor time", "speed", "memory", "last loss", "off from fp32"];
+    table(&headings, &rows);
     println!("{tokens:.0} tokens a step, without padding");
 }
 
@@ -196,8 +190,8 @@ fn profile(file: &Path, folder: &Path) {
     command.env("RETUNE_PROFILE", profiles.join("step"));
     let mut contender = Contender::start("retune", command, folder);
     (0..STEPS).for_each(|_| contender.turn());
-    let turns = contender.end();
-    let step = turns[WARM_UP..].iter().map(|turn| turn.seconds).sum::<f64>() / (STEPS - WARM_UP) as f64;
+    let step = contender.turns[WARM_UP..].iter().map(|turn| turn.seconds).sum::<f64>() / (STEPS - WARM_UP) as f64;
+    contender.end();
     println!("mean of {} steps: {}", STEPS - WARM_UP, time(step));
     table(&["", "calls", "ms a step", "share"], &Profile::read(&profiles, WARM_UP).rows(step));
 }
@@ -232,7 +226,7 @@ struct Turns {
 
 impl Observer for Turns {
     fn step(&mut self, step: &StepReport) {
-        tell(&Turn { seconds: self.began.elapsed().as_secs_f64(), loss: Some(f64::from(step.loss)) });
+        tell(&Turn { seconds: self.began.elapsed().as_secs_f64(), loss: Some(f64::from(step.loss)), processor: None });
         wait();
         self.began = Instant::now();
     }
