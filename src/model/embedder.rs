@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use anyhow::{Context, Result, anyhow, ensure};
 use ndarray::Array2;
 
+use super::batch::Batch;
 use super::directory::ModelDirectory;
 use super::sentence::embedding_model;
 use super::tokenizer::{Tokenizer, Tokens};
@@ -13,7 +14,7 @@ use super::weights::Weights;
 use crate::cancel::Cancel;
 use crate::runtime::session::Session;
 
-/// Tokens, padding included, that are encoded at once. More does not make a processor faster, but takes more memory.
+/// Tokens that are encoded at once. More does not make a processor faster, but takes more memory.
 const TOKENS_AT_ONCE: usize = 4096;
 
 /// A model, opened for encoding.
@@ -83,7 +84,7 @@ impl Embedder {
             cancel.check()?;
             let count = fitting(rest, &tokens);
             let (now, later) = rest.split_at(count);
-            let batch = self.tokenizer.batch(&now.iter().map(|&i| &tokens[i]).collect::<Vec<_>>(), self.directory.pooling);
+            let batch = Batch::new(&now.iter().map(|&i| &tokens[i]).collect::<Vec<_>>(), self.directory.pooling);
             let (shape, data) = session.run(&batch.inputs())?.pop().context("the encoder has no output")?;
             ensure!(shape == [count, self.dimensions()], "the encoder gave shape {shape:?}");
             for (&i, row) in now.iter().zip(data.chunks_exact(self.dimensions())) {
@@ -99,7 +100,12 @@ impl Embedder {
 /// How many of the texts, sorted by length, fit into one batch; at least one.
 fn fitting(order: &[usize], tokens: &[Tokens]) -> usize {
     let mut count = 0;
-    while count < order.len() && (count + 1) * tokens[order[count]].ids.len() <= TOKENS_AT_ONCE {
+    let mut sum = 0;
+    for &i in order {
+        sum += tokens[i].ids.len();
+        if sum > TOKENS_AT_ONCE {
+            break;
+        }
         count += 1;
     }
     count.max(1)

@@ -1,13 +1,16 @@
 //! Model directories: configuration, weights, tokenizer, pooling, the encoders' graphs, and encoding.
 
 pub mod architecture;
+pub mod batch;
 mod bert;
+pub mod builder;
 pub mod card;
 pub mod catalogue;
 pub mod config;
 pub mod directory;
 pub mod embedder;
 pub mod export;
+pub mod layout;
 pub mod sentence;
 pub mod source;
 #[cfg(test)]

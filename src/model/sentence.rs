@@ -2,32 +2,39 @@
 
 use anyhow::{Context, Result, bail};
 
-use super::architecture::{self, Encoder};
+use super::architecture;
+use super::batch::POOL;
+use super::builder::{Builder, Parameter};
 use super::directory::ModelDirectory;
+use super::layout::Layout;
 use super::weights::Weights;
 use crate::onnx::{DataType, Dim, Graph, Value};
 use crate::shape;
 
 /// The encoder with pooling and, if the model has it, normalisation.
 pub struct SentenceEncoder {
-    pub encoder: Encoder,
+    /// In the order in which the encoder uses them.
+    pub parameters: Vec<Parameter>,
     /// `[rows, hidden]`
     pub embeddings: Value,
 }
 
-/// Builds the graph from the inputs of [`Batch::inputs`](super::tokenizer::Batch::inputs) to embeddings.
+/// Builds the graph from the inputs of [`Batch::inputs`](super::batch::Batch::inputs) to embeddings.
+///
+/// # Errors
+/// The encoder is of no kind that can be built.
 pub fn build(g: &Graph, directory: &ModelDirectory) -> Result<SentenceEncoder> {
-    let encoder = encoder(g, directory)?;
-    let pool = g.input("pool", DataType::F32, shape!["rows", "seq"]);
-    let weights = g.reshape(pool, shape!["rows", 1, "seq"]);
-    let pooled = g.drop_axis(g.matmul(weights, encoder.token_vectors, false, false, 1.0), 1);
+    let builder = Builder::new(g, Layout::packed(g));
+    let token_vectors = encoder(&builder, directory)?;
+    let pool = g.input(POOL, DataType::F32, shape!["rows", "tokens"]);
+    let pooled = g.matmul(pool, token_vectors, false, false, 1.0);
     let embeddings = if directory.normalize { g.normalize(pooled) } else { pooled };
-    Ok(SentenceEncoder { encoder, embeddings })
+    Ok(SentenceEncoder { parameters: builder.parameters(), embeddings })
 }
 
-fn encoder(g: &Graph, directory: &ModelDirectory) -> Result<Encoder> {
+fn encoder(builder: &Builder, directory: &ModelDirectory) -> Result<Value> {
     let kind = &directory.config.model_type;
-    architecture::build(g, &directory.config).with_context(|| format!("encoders of `model_type` `{kind}` cannot be built"))
+    architecture::build(builder, &directory.config).with_context(|| format!("encoders of `model_type` `{kind}` cannot be built"))
 }
 
 /// A stand-alone ONNX model from token ids to token vectors, named as transformers' exports are: what goes into `onnx/model.onnx`.
@@ -36,17 +43,18 @@ fn encoder(g: &Graph, directory: &ModelDirectory) -> Result<Encoder> {
 /// A weight is missing or has another shape than the configuration says.
 pub fn token_model(directory: &ModelDirectory, weights: &Weights) -> Result<Vec<u8>> {
     let g = Graph::new();
-    let encoder = encoder(&g, directory)?;
-    check(&encoder, directory, weights)?;
-    g.output("last_hidden_state", encoder.token_vectors);
+    let builder = Builder::new(&g, Layout::padded(&g));
+    let token_vectors = encoder(&builder, directory)?;
+    check(&builder.parameters(), directory, weights)?;
+    g.output("last_hidden_state", g.reshape(token_vectors, shape!["rows", "seq", directory.config.hidden_size]));
     Ok(g.to_model_with(|name| weights.get(name).map(|(_, data)| data))?)
 }
 
-/// A stand-alone ONNX model from [`Batch::inputs`](super::tokenizer::Batch::inputs) to embeddings.
+/// A stand-alone ONNX model from [`Batch::inputs`](super::batch::Batch::inputs) to embeddings.
 pub(super) fn embedding_model(directory: &ModelDirectory, weights: &Weights) -> Result<Vec<u8>> {
     let g = Graph::new();
     let sentence = build(&g, directory)?;
-    check(&sentence.encoder, directory, weights)?;
+    check(&sentence.parameters, directory, weights)?;
     g.output("embeddings", sentence.embeddings);
     Ok(g.to_model_with(|name| weights.get(name).map(|(_, data)| data))?)
 }
@@ -55,9 +63,9 @@ pub(super) fn embedding_model(directory: &ModelDirectory, weights: &Weights) -> 
 ///
 /// # Errors
 /// Names the first that is not.
-pub fn check(encoder: &Encoder, directory: &ModelDirectory, weights: &Weights) -> Result<()> {
+pub fn check(parameters: &[Parameter], directory: &ModelDirectory, weights: &Weights) -> Result<()> {
     let file = directory.weights();
-    for parameter in &encoder.parameters {
+    for parameter in parameters {
         let Some((shape, _)) = weights.get(&parameter.name) else {
             bail!("`{}` has no weight `{}`, which `config.json` asks for", file.display(), parameter.name);
         };

@@ -102,18 +102,24 @@ impl Session {
         Ok(Session { inner: commit(model, downloads)? })
     }
 
-    /// Runs the graph; returns the float outputs in the graph's order, each with its shape.
+    /// Runs the graph on `inputs`, of which it may not want all; returns the float outputs in the graph's order, each with its shape.
     ///
     /// # Errors
     /// An input does not fit, or an operator fails.
     pub fn run(&mut self, inputs: &[Input]) -> Result<Vec<(Vec<usize>, Vec<f32>)>> {
         let values = inputs
             .iter()
+            .filter(|input| has_input(&self.inner, input.name))
             .map(|input| Ok((input.name.into(), SessionInputValue::from(input.tensor()?))))
             .collect::<Result<Vec<(std::borrow::Cow<str>, SessionInputValue)>>>()?;
         let outputs = self.inner.run(SessionInputs::from(values)).context("ONNX Runtime failed to run the graph")?;
         (0..outputs.len()).map(|i| floats(&outputs[i])).collect()
     }
+}
+
+/// Whether the graph of `session` has the input `name`.
+pub(super) fn has_input(session: &ort::session::Session, name: &str) -> bool {
+    session.inputs().iter().any(|input| input.name() == name)
 }
 
 /// Shape and elements of a float tensor.

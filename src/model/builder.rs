@@ -1,0 +1,80 @@
+//! What encoders are built with: the parts that all of them share, and the weights they ask for.
+
+use std::cell::RefCell;
+
+use super::layout::{Attention, Layout};
+use crate::onnx::{DataType, Graph, Shape, Value};
+
+/// A weight as a graph input.
+#[derive(Debug, Clone)]
+pub struct Parameter {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub value: Value,
+}
+
+/// See the [module](self).
+pub struct Builder<'g> {
+    pub g: &'g Graph,
+    pub layout: Layout,
+    parameters: RefCell<Vec<Parameter>>,
+}
+
+impl<'g> Builder<'g> {
+    pub fn new(g: &'g Graph, layout: Layout) -> Self {
+        Builder { g, layout, parameters: RefCell::default() }
+    }
+
+    /// The weights asked for, in the order in which the encoder uses them.
+    pub fn parameters(&self) -> Vec<Parameter> {
+        self.parameters.borrow().clone()
+    }
+
+    /// The weight `name` of the model's file, as a graph input of that name.
+    pub fn weight(&self, name: &str, shape: &[usize]) -> Value {
+        if let Some(known) = self.parameters.borrow().iter().find(|p| p.name == name) {
+            return known.value;
+        }
+        let value = self.g.input(name, DataType::F32, shape.iter().map(|&d| d.into()).collect::<Shape>());
+        self.parameters.borrow_mut().push(Parameter { name: name.to_owned(), shape: shape.to_vec(), value });
+        value
+    }
+
+    /// Entries of the table `name.weight` `[entries, width]` at `ids` `[..]` → `[.., width]`.
+    pub fn lookup(&self, name: &str, entries: usize, width: usize, ids: Value) -> Value {
+        self.g.lookup(self.weight(&format!("{name}.weight"), &[entries, width]), ids)
+    }
+
+    /// A linear layer with `name.weight` `[to, from]` and `name.bias` `[to]`.
+    pub fn linear(&self, name: &str, x: Value, from: usize, to: usize) -> Value {
+        let weight = self.weight(&format!("{name}.weight"), &[to, from]);
+        let bias = self.weight(&format!("{name}.bias"), &[to]);
+        self.g.linear(x, weight, Some(bias))
+    }
+
+    /// A linear layer without a bias.
+    pub fn linear_unbiased(&self, name: &str, x: Value, from: usize, to: usize) -> Value {
+        self.g.linear(x, self.weight(&format!("{name}.weight"), &[to, from]), None)
+    }
+
+    /// Layer normalization over the last dimension with `name.weight` and `name.bias`.
+    pub fn layer_norm(&self, name: &str, x: Value, epsilon: f32) -> Value {
+        let size = [self.g.last(x)];
+        let weight = self.weight(&format!("{name}.weight"), &size);
+        let bias = self.weight(&format!("{name}.bias"), &size);
+        self.g.layer_norm(x, weight, bias, epsilon)
+    }
+
+    /// Layer normalization of `a + b`.
+    pub fn add_layer_norm(&self, name: &str, a: Value, b: Value, epsilon: f32) -> Value {
+        let size = [self.g.last(a)];
+        let weight = self.weight(&format!("{name}.weight"), &size);
+        let bias = self.weight(&format!("{name}.bias"), &size);
+        self.g.add_layer_norm(a, b, weight, bias, epsilon)
+    }
+
+    /// Scaled dot-product attention of all heads, within each text; all values `[tokens, heads · width]`.
+    pub fn attention(&self, query: Value, key: Value, value: Value, how: &Attention) -> Value {
+        self.layout.attention(self.g, query, key, value, how)
+    }
+}

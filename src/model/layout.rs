@@ -1,0 +1,148 @@
+//! How the tokens of a batch of texts lie in the graph. Encoders work on tokens `[tokens, hidden]` and never see the difference.
+
+use super::batch;
+use crate::onnx::{DataType, Graph, Value};
+use crate::shape;
+
+/// The graph inputs that say which tokens there are and where.
+pub struct Layout {
+    input_ids: Value,
+    token_type_ids: Value,
+    positions: Value,
+    kind: Kind,
+}
+
+enum Kind {
+    /// `[rows, seq]` with padding, as transformers' exports have it. `mask` `[rows, seq]` is 1 for tokens.
+    Padded { mask: Value },
+    /// The real tokens of all texts, end to end.
+    Packed {
+        /// `[texts + 1]`: text i has the tokens `starts[i]..starts[i + 1]`.
+        starts: Value,
+        /// `[rows, seq]`: which token lies there; padding has the row's first.
+        padded_at: Value,
+        /// `[tokens]`: where in `[rows · seq]` the token lies.
+        token_at: Value,
+        /// `[rows, seq]`, 1 for tokens.
+        mask: Value,
+    },
+}
+
+/// What attention is to do, besides what its inputs say.
+#[derive(Debug, Clone, Copy)]
+pub struct Attention {
+    pub heads: usize,
+    /// What the products of queries and keys are multiplied by, usually 1/√width.
+    pub scale: f32,
+    /// Tokens further apart do not see each other.
+    pub window: Option<usize>,
+}
+
+impl Layout {
+    /// Inputs named as in transformers' exports, int64 `[rows, seq]`.
+    pub fn padded(g: &Graph) -> Self {
+        let input = |name| g.input(name, DataType::I64, shape!["rows", "seq"]);
+        let (ids, mask, types) = (input("input_ids"), input("attention_mask"), input("token_type_ids"));
+        let flat = |x| g.reshape(x, shape!["tokens"]);
+        let positions = flat(g.expand(g.range("seq"), ids));
+        Layout {
+            input_ids: flat(ids),
+            token_type_ids: flat(types),
+            positions,
+            kind: Kind::Padded { mask: g.cast(mask, DataType::F32) },
+        }
+    }
+
+    /// The inputs of [`Batch::inputs`](batch::Batch::inputs).
+    pub fn packed(g: &Graph) -> Self {
+        let tokens = |name| g.input(name, DataType::I64, shape!["tokens"]);
+        Layout {
+            input_ids: tokens(batch::INPUT_IDS),
+            token_type_ids: tokens(batch::TOKEN_TYPE_IDS),
+            positions: tokens(batch::POSITIONS),
+            kind: Kind::Packed {
+                starts: g.input(batch::STARTS, DataType::I64, shape!["starts"]),
+                padded_at: g.input(batch::PADDED_AT, DataType::I64, shape!["rows", "seq"]),
+                token_at: tokens(batch::TOKEN_AT),
+                mask: g.input(batch::MASK, DataType::F32, shape!["rows", "seq"]),
+            },
+        }
+    }
+
+    /// int64 `[tokens]`
+    pub fn input_ids(&self) -> Value {
+        self.input_ids
+    }
+
+    /// int64 `[tokens]`
+    pub fn token_type_ids(&self) -> Value {
+        self.token_type_ids
+    }
+
+    /// Where in its text each token stands, from 0: int64 `[tokens]`.
+    pub fn positions(&self) -> Value {
+        self.positions
+    }
+
+    /// 1 for tokens, 0 for padding: `[rows, seq]`.
+    pub fn mask(&self) -> Value {
+        match self.kind {
+            Kind::Padded { mask } | Kind::Packed { mask, .. } => mask,
+        }
+    }
+
+    /// `[tokens, width]` → `[rows, seq, width]`. What lies at padding has no meaning, and gets no gradient.
+    pub fn spread(&self, g: &Graph, x: Value, width: usize) -> Value {
+        match self.kind {
+            Kind::Padded { .. } => g.reshape(x, shape!["rows", "seq", width]),
+            Kind::Packed { padded_at, token_at, .. } => g.permute_rows(x, padded_at, token_at, None),
+        }
+    }
+
+    /// `[rows, seq, width]` → `[tokens, width]`.
+    pub fn collect(&self, g: &Graph, x: Value, width: usize) -> Value {
+        let flat = g.reshape(x, shape!["places", width]);
+        match self.kind {
+            Kind::Padded { .. } => g.reshape(x, shape!["tokens", width]),
+            Kind::Packed { padded_at, token_at, mask, .. } => g.permute_rows(flat, token_at, padded_at, Some(mask)),
+        }
+    }
+
+    /// Scaled dot-product attention of all heads, within each text; all values `[tokens, heads · width]`.
+    pub fn attention(&self, g: &Graph, query: Value, key: Value, value: Value, how: &Attention) -> Value {
+        match self.kind {
+            Kind::Packed { starts, .. } if g.own() => g.attention([query, key, value], starts, how.heads, how.scale, how.window),
+            _ => self.padded_attention(g, query, key, value, how),
+        }
+    }
+
+    fn padded_attention(&self, g: &Graph, query: Value, key: Value, value: Value, how: &Attention) -> Value {
+        let hidden = g.last(query);
+        let width = hidden / how.heads.max(1);
+        let split = |x: Value| {
+            let spread = g.reshape(self.spread(g, x, hidden), shape!["rows", "seq", how.heads, width]);
+            g.transpose(spread, &[0, 2, 1, 3])
+        };
+        let (query, key, value) = (split(query), split(key), split(value));
+        let scores = g.add(g.matmul(query, key, false, true, how.scale), self.padding_bias(g));
+        let scores = how.window.map_or(scores, |window| g.add(scores, distance_bias(g, window)));
+        let attended = g.matmul(g.softmax(scores), value, false, false, 1.0);
+        let merged = g.reshape(g.transpose(attended, &[0, 2, 1, 3]), shape!["rows", "seq", hidden]);
+        self.collect(g, merged, hidden)
+    }
+
+    /// 0 where a token may be looked at, a very large negative number where it is padding: `[rows, 1, 1, seq]`.
+    fn padding_bias(&self, g: &Graph) -> Value {
+        let padding = g.sub(g.scalar(1.0), self.mask());
+        g.reshape(g.scale(padding, f32::MIN), shape!["rows", 1, 1, "seq"])
+    }
+}
+
+/// 0 for tokens at most `window` apart, a very large negative number for others: `[seq, seq]`. Half of what padding gets, so
+/// that the two together stay finite.
+fn distance_bias(g: &Graph, window: usize) -> Value {
+    let at = g.cast(g.range("seq"), DataType::F32);
+    let (down, across) = (g.reshape(at, shape!["seq", 1]), g.reshape(at, shape![1, "seq"]));
+    let far = g.greater(g.abs(g.sub(down, across)), g.scalar(window as f32));
+    g.select(far, g.scalar(f32::MIN / 2.0), g.scalar(0.0))
+}
