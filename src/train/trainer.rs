@@ -96,7 +96,15 @@ pub fn train(
     cancel: &Cancel,
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
-    let step = Step::new(directory, initial, &data.tasks(), &|_| true, settings.mini_batch_tokens, settings.precision.operators(), downloads)?;
+    let step = Step::new(
+        directory,
+        initial,
+        &data.tasks(),
+        &|_| true,
+        settings.mini_batch_tokens,
+        settings.precision.operators(),
+        downloads,
+    )?;
     let optimizer = Optimizer::new(settings.optimizer, step.parameters());
     let total = data.steps(settings.seed, settings.epochs);
     let state = State { step, optimizer, data, settings, initial, total, done: 0, best: None, evaluations: Vec::new() };
