@@ -496,17 +496,17 @@ mod tests {
     #[test]
     fn products_of_all_shapes_transpositions_and_instruction_sets() {
         let mut random = Random(1);
-        for isa in all_isas() {
-            for precision in [Precision::Fp32, Precision::Bf16] {
-                for shape @ [m, k, n] in SHAPES {
-                    for flags in [[false, false], [true, false], [false, true], [true, true]] {
-                        let (a, b) = (random.normals(m * k), random.normals(k * n));
-                        let expected = naive(&rounded(precision, &a), &rounded(precision, &b), shape, flags);
+        for precision in [Precision::Fp32, Precision::Bf16] {
+            for shape @ [m, k, n] in SHAPES {
+                for flags in [[false, false], [true, false], [false, true], [true, true]] {
+                    let (a, b) = (random.normals(m * k), random.normals(k * n));
+                    let expected = naive(&rounded(precision, &a), &rounded(precision, &b), shape, flags);
+                    for isa in all_isas() {
                         let mut c = vec![f32::NAN; m * n];
                         let pool = Threads { threads: 2, isa };
                         gemm(&pool, precision, matrix(&a, m, k, flags[0]), matrix(&b, k, n, flags[1]), Then::Store, &mut c);
-                        let tolerance = 1e-6 + 4e-7 * k as f64;
-                        assert_close(&c, &expected, tolerance, &format!("{isa} {precision:?} {shape:?} {flags:?}"));
+                        let what = format!("{isa} {precision:?} {shape:?} {flags:?}");
+                        assert_close(&c, &expected, 1e-6 + 4e-7 * k as f64, &what);
                     }
                 }
             }
