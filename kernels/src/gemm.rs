@@ -298,6 +298,12 @@ impl Product<'_> {
                     let right = self.b.panel(column / SIDE, depth.clone());
                     let at = if whole { 0 } else { (i * wide + j) * 4 };
                     let Some(sums) = results[at..].first_chunk_mut() else { break };
+                    if depth.end == self.steps {
+                        for row in rows.clone() {
+                            self.c.expect(row * n + column);
+                            self.c.expect(row * n + column + 16);
+                        }
+                    }
                     multiplier.multiply(&left[i * panel..(i + 1) * panel], right, sums, from > 0);
                     if depth.end == self.steps {
                         let columns = column..columns.end.min(column + SIDE);
