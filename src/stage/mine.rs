@@ -8,16 +8,18 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::externals::{file, onnx_runtime};
+use super::prompts;
 use super::{Context, External, Outcome, OutputPort, ParameterError, Port, Stage, StageKind, Surroundings, configure, schema};
 use crate::artifact::{Chunk, Judgements, Kind, jsonl};
 use crate::model::embedder::Embedder;
+use crate::model::prompts::OtherPrompts;
 use crate::retrieval::dense::normalized;
 use crate::retrieval::mine::{Mined, Pool, Shape, by_rules, from_judgements, hardest, read};
 use crate::retrieval::search::encode;
 
 pub const KIND: StageKind = StageKind {
     name: "mine",
-    version: 1,
+    version: 2,
     summary: "makes training triplets",
     inputs: &[
         Port { name: "chunks", kind: Kind::Chunks, required: false, many: false, doc: "the corpus for keyword rules" },
@@ -69,6 +71,9 @@ pub struct Mine {
     pub range_max: usize,
     /// Seed of the draw.
     pub seed: u64,
+    /// `hard`: prompts in the place of the model's own: `{ query: "query: ", document: "passage: " }`. What is mined is without them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<OtherPrompts>,
 }
 
 /// What negatives are drawn from.
@@ -93,6 +98,7 @@ impl Default for Mine {
             range_min: 0,
             range_max: 20,
             seed: 42,
+            prompts: None,
         }
     }
 }
@@ -107,7 +113,7 @@ impl Stage for Mine {
                 format!("`range_max` must be at least `range_min` and `negatives` together: {}", self.range_min + self.negatives);
             return Err(ParameterError::new("range_max", message));
         }
-        Ok(())
+        prompts::check(self.prompts.as_ref())
     }
 
     fn paths(&self) -> Vec<(String, String)> {
@@ -171,7 +177,7 @@ impl Mine {
     fn judged(&self, judgements: &Judgements, context: &Context) -> Result<Mined> {
         let hard = self.negatives_from == NegativesFrom::Hard;
         let scores = match context.optional_input("model") {
-            Some(model) if hard || self.scores => Some(similarities(model, judgements, context)?),
+            Some(model) if hard || self.scores => Some(self.similarities(model, judgements, context)?),
             Some(_) => {
                 bail!(
                     "the input `model` is for hard negatives and scores: set `negatives_from: hard` or `scores: true`, or remove the input"
@@ -186,16 +192,16 @@ impl Mine {
         let scores = scores.as_ref().filter(|_| self.scores).map(|scores| scores.view());
         Ok(from_judgements(judgements, &pool, self.negatives, self.format, scores, self.seed))
     }
-}
 
-/// The cosines of queries and passages by a model, `[queries, corpus]`.
-fn similarities(model: &Path, judgements: &Judgements, context: &Context) -> Result<Array2<f32>> {
-    let embedder = Embedder::open(model, context.downloads)?;
-    let queries: Vec<String> = judgements.queries.iter().map(|query| query.text.clone()).collect();
-    let total = (judgements.corpus.len() + queries.len()) as u64;
-    let progress = |n: usize| context.progress(n as u64, total, "texts", "encoding");
-    let (queries, passages) = encode(&embedder, &judgements.corpus, &queries, context.cancel, &progress)?;
-    Ok(normalized(queries.view()).dot(&normalized(passages.view()).t()))
+    /// The cosines of queries and passages by a model, `[queries, corpus]`.
+    fn similarities(&self, model: &Path, judgements: &Judgements, context: &Context) -> Result<Array2<f32>> {
+        let embedder = Embedder::open(model, context.downloads)?.prompted(self.prompts.as_ref());
+        let queries: Vec<String> = judgements.queries.iter().map(|query| query.text.clone()).collect();
+        let total = (judgements.corpus.len() + queries.len()) as u64;
+        let progress = |n: usize| context.progress(n as u64, total, "texts", "encoding");
+        let (queries, passages) = encode(&embedder, &judgements.corpus, &queries, context.cancel, &progress)?;
+        Ok(normalized(queries.view()).dot(&normalized(passages.view()).t()))
+    }
 }
 
 #[cfg(test)]

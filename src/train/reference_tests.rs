@@ -17,6 +17,7 @@ use crate::model::embedder::Embedder;
 use crate::model::testing::minilm;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::Weights;
+use crate::runtime::precision::Precision;
 use crate::runtime::testing::downloads;
 
 #[derive(Deserialize)]
@@ -98,8 +99,10 @@ fn follow(name: &str, loss: &str) {
     let tokenizer = Tokenizer::open(&directory.path, directory.max_seq_length).unwrap();
     let set = DataSet { name: name.to_owned(), rows: case.rows(), loss };
     let sampling = Sampling { batch_size: 8, sampler: None, mixing: Mixing::default() };
-    let data = Data::new(&[set], &tokenizer, sampling).unwrap();
-    let mut step = Step::new(&directory, &initial, &data.tasks(), &Choice::default(), &downloads()).unwrap();
+    let data = Data::new(&[set], &tokenizer, &directory.prompts, sampling).unwrap();
+    let mut step =
+        Step::new(&directory, &initial, &data.tasks(), &Choice { precision: Precision::Fp32, ..Choice::default() }, &downloads())
+            .unwrap();
     let mut optimizer = Optimizer::new(AdamW::default(), step.parameters());
     let names: Vec<String> = step.parameters().map(|(n, _)| n.to_owned()).collect();
     let (mut worst_loss, mut worst_norm) = (0.0f64, 0.0f64);
@@ -239,8 +242,8 @@ fn parts_of_a_batch_give_the_gradients_of_the_whole() {
             let tokenizer = Tokenizer::open(&directory.path, directory.max_seq_length).unwrap();
             let set = DataSet { name: "pairs".into(), rows: pairs(24), loss: serde_json::from_str(loss).unwrap() };
             let sampling = Sampling { batch_size: 24, sampler: None, mixing: Mixing::default() };
-            let data = Data::new(&[set], &tokenizer, sampling).unwrap();
-            let choice = Choice { mini_batch_tokens, ..Choice::default() };
+            let data = Data::new(&[set], &tokenizer, &directory.prompts, sampling).unwrap();
+            let choice = Choice { mini_batch_tokens, precision: Precision::Fp32, ..Choice::default() };
             let mut step = Step::new(&directory, &initial, &data.tasks(), &choice, &downloads()).unwrap();
             let names: Vec<String> = step.parameters().map(|(name, _)| name.to_owned()).collect();
             let columns = data.columns(&Batch { set: 0, rows: (0..24).collect() }).unwrap();

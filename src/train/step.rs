@@ -16,6 +16,7 @@ use crate::model::directory::ModelDirectory;
 use crate::model::sentence;
 use crate::model::weights::Weights;
 use crate::onnx::Graph;
+use crate::runtime::precision::Precision;
 use crate::runtime::trainable::{Buffers, Outputs, Parameters};
 
 /// What is trained of a model, and how.
@@ -28,6 +29,7 @@ pub struct Choice {
     pub seed: u64,
     /// Tokens that go through the model at once: batches of more go through it in parts (see [`super::gradcache`]). 0 for those of the whole batch.
     pub mini_batch_tokens: usize,
+    pub precision: Precision,
 }
 
 /// The weights in training, and the graphs that differentiate losses with respect to them.
@@ -78,7 +80,8 @@ impl Step {
     /// The weights do not fit the configuration, what is chosen is not there, or ONNX Runtime cannot be had.
     pub fn new(directory: &ModelDirectory, weights: &Weights, tasks: &[Task], choice: &Choice, downloads: &Path) -> Result<Self> {
         let targets = choice.lora.as_ref().map(Lora::targets).transpose()?;
-        let g = Graph::new();
+        let operators = choice.precision.operators();
+        let g = Graph::with(operators);
         let sentence = graphs::sentence(&g, directory, targets.as_ref())?;
         let dimensions = g.last(sentence.embeddings);
         let adapters: Vec<Option<Vec<f32>>> =
@@ -106,6 +109,7 @@ impl Step {
             values,
             buffers: Buffers::default(),
             dimensions,
+            operators,
             downloads: downloads.to_owned(),
         };
         let mut different: Vec<Graphs> = Vec::new();
@@ -173,7 +177,7 @@ impl Step {
             return Ok(Run { loss, tokens, found: Found::Sum });
         }
         let graph = opened(&mut graphs.whole, || graphs::whole(&graphs.task, &mut self.shared))?;
-        let texts = Batch::new(&batch.texts.concat(), self.shared.directory.pooling);
+        let texts = Batch::new(&batch.texts.concat(), &self.shared.directory.pooling);
         let mut inputs = texts.inputs();
         inputs.extend(graphs.names.inputs(batch));
         let (loss, outputs) = graph.run(&inputs)?;
