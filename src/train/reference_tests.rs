@@ -235,7 +235,8 @@ fn pairs(rows: usize) -> Vec<(usize, Example)> {
 
 #[test]
 fn parts_of_a_batch_give_the_gradients_of_the_whole() {
-    for loss in [r#"{"name": "mnrl"}"#, r#"{"name": "matryoshka", "loss": {"name": "gist", "guide": "self"}, "dims": [384, 64]}"#] {
+    for loss in [r#"{"name": "mnrl"}"#, r#"{"name": "matryoshka", "loss": {"name": "gist", "guide": "self"}, "dims": [384, 64]}"#]
+    {
         let run = |mini_batch_tokens: usize| {
             let directory = ModelDirectory::open(&minilm()).unwrap();
             let initial = Weights::read(&directory.weights()).unwrap();
