@@ -73,7 +73,6 @@ pub fn backward(
         // SAFETY: tasks are of different texts or heads.
         work.text(&tasks[i], unsafe { partials.part(at..at + distances) });
     });
-    drop(work);
     if let Some(bias) = gradients.bias {
         assert_eq!(bias.len(), attention.heads * distances, "the gradient of the bias of relative distances");
         bias.fill(0.0);
