@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use super::batch::Batch;
-use super::builder::Builder;
+use super::builder::{Additions, Builder};
 use super::directory::ModelDirectory;
 use super::layout::Layout;
 use super::pooling::Pooling;
@@ -140,7 +140,7 @@ struct Step {
 fn step(directory: &ModelDirectory, rows: &[Vec<i64>]) -> Step {
     let weights = Weights::read(&directory.weights()).unwrap();
     let g = Graph::new();
-    let sentence = sentence::build(&g, directory).unwrap();
+    let sentence = sentence::build(&g, directory, Additions::default()).unwrap();
     sentence::check(&sentence.parameters, directory, &weights).unwrap();
     let size = [rows.len(), directory.dimensions()];
     let weighted = g.mul(sentence.embeddings, g.input("loss_weights", DataType::F32, shape!["rows", size[1]]));

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use super::builder::{Builder, Parameter};
+use super::builder::{Additions, Builder, Parameter};
 use super::directory::ModelDirectory;
 use super::layout::Layout;
 use super::weights::{self, Weights};
@@ -21,8 +21,8 @@ pub struct SentenceEncoder {
 ///
 /// # Errors
 /// None at present; an encoder that cannot be built has been refused when its directory was opened.
-pub fn build(g: &Graph, directory: &ModelDirectory) -> Result<SentenceEncoder> {
-    let builder = Builder::new(g, Layout::packed(g));
+pub fn build(g: &Graph, directory: &ModelDirectory, additions: Additions) -> Result<SentenceEncoder> {
+    let builder = Builder::with(g, Layout::packed(g), additions);
     let pooled = directory.pooling.build(&builder, directory.config.build(&builder));
     let embeddings = directory.modules.iter().fold(pooled, |x, module| module.build(&builder, x));
     Ok(SentenceEncoder { parameters: builder.parameters(), embeddings })
@@ -44,7 +44,7 @@ pub fn token_model(directory: &ModelDirectory, weights: &Weights) -> Result<Vec<
 /// A stand-alone ONNX model from [`Batch::inputs`](super::batch::Batch::inputs) to embeddings.
 pub(super) fn embedding_model(directory: &ModelDirectory, weights: &Weights) -> Result<Vec<u8>> {
     let g = Graph::new();
-    let sentence = build(&g, directory)?;
+    let sentence = build(&g, directory, Additions::default())?;
     check(&sentence.parameters, directory, weights)?;
     g.output("embeddings", sentence.embeddings);
     Ok(g.to_model_with(|name| weights.get(name).map(|(_, data)| data))?)

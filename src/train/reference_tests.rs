@@ -9,7 +9,7 @@ use super::loss::Loss;
 use super::optimizer::{AdamW, Optimizer, clip_factor, norm};
 use super::sampling::Mixing;
 use super::schedule::linear;
-use super::step::Step;
+use super::step::{Choice, Step};
 use crate::artifact::Example;
 use crate::cancel::Cancel;
 use crate::model::directory::ModelDirectory;
@@ -17,6 +17,7 @@ use crate::model::embedder::Embedder;
 use crate::model::testing::minilm;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::Weights;
+use crate::runtime::precision::Precision;
 use crate::runtime::testing::downloads;
 
 #[derive(Deserialize)]
@@ -79,7 +80,9 @@ fn follow(name: &str, loss: &str) {
     let set = DataSet { name: name.to_owned(), rows: case.rows(), loss };
     let sampling = Sampling { batch_size: 8, sampler: None, mixing: Mixing::default() };
     let data = Data::new(&[set], &tokenizer, &directory.prompts, sampling).unwrap();
-    let mut step = Step::new(&directory, &initial, &data.tasks(), &|_| true, 0, &downloads()).unwrap();
+    let mut step =
+        Step::new(&directory, &initial, &data.tasks(), &Choice { precision: Precision::Fp32, ..Choice::default() }, &downloads())
+            .unwrap();
     let mut optimizer = Optimizer::new(AdamW::default(), step.parameters());
     let names: Vec<String> = step.parameters().map(|(n, _)| n.to_owned()).collect();
     let (mut worst_loss, mut worst_norm) = (0.0f64, 0.0f64);
