@@ -20,6 +20,7 @@ use retune::artifact::Example;
 use retune::cancel::Cancel;
 use retune::model::catalogue;
 use retune::model::directory::ModelDirectory;
+use retune::model::prompts::Prompts;
 use retune::model::source::{Fetching, fetch};
 use retune::model::tokenizer::Tokenizer;
 use retune::model::weights::Weights;
@@ -152,7 +153,7 @@ fn data(job: &Job) -> Data {
     // Shuffled without a look at the texts, so that every batch has its rows.
     let sampling = Sampling { batch_size: job.batch_size, sampler: Some(Sampler::Shuffled), mixing: Mixing::default() };
     let tokenizer = Tokenizer::open(&job.model, job.max_seq_length).expect("it is a model");
-    Data::new(&[set], &tokenizer, sampling).expect("the rows fit the loss")
+    Data::new(&[set], &tokenizer, &Prompts::default(), sampling).expect("the rows fit the loss")
 }
 
 /// Real tokens a step.
