@@ -1,6 +1,7 @@
 //! What encoders are built with: the parts that all of them share, and the weights they ask for.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 
 use super::layout::{Attention, Layout};
 use crate::onnx::{DataType, Graph, Shape, Value};
@@ -13,38 +14,41 @@ pub struct Parameter {
     pub value: Value,
 }
 
-/// A low-rank adapter beside a linear layer.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Adapter {
-    /// Its inner dimension.
+/// Low-rank adapters beside linear layers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Adapters {
+    /// The names of the layers that have one.
+    pub layers: BTreeSet<String>,
+    /// The inner dimension of each.
     pub rank: usize,
-    /// What comes out of it is multiplied by this.
+    /// What comes out of them is multiplied by this.
     pub scale: f32,
 }
 
-/// Gives the adapter of the linear layer of a name.
-pub type Adapters<'a> = &'a dyn Fn(&str) -> Option<Adapter>;
-
 /// What training adds to an encoder. Nothing is added for encoding and export.
-#[derive(Clone, Copy, Default)]
-pub struct Additions<'a> {
-    pub adapters: Option<Adapters<'a>>,
+#[derive(Debug, Clone, PartialEq)]
+pub struct Additions {
+    pub adapters: Option<Adapters>,
+}
+
+impl Additions {
+    pub const NONE: &Additions = &Additions { adapters: None };
 }
 
 /// See the [module](self).
 pub struct Builder<'g> {
     pub g: &'g Graph,
     pub layout: Layout,
-    additions: Additions<'g>,
+    additions: &'g Additions,
     parameters: RefCell<Vec<Parameter>>,
 }
 
 impl<'g> Builder<'g> {
     pub fn new(g: &'g Graph, layout: Layout) -> Self {
-        Builder::with(g, layout, Additions::default())
+        Builder::with(g, layout, Additions::NONE)
     }
 
-    pub fn with(g: &'g Graph, layout: Layout, additions: Additions<'g>) -> Self {
+    pub fn with(g: &'g Graph, layout: Layout, additions: &'g Additions) -> Self {
         Builder { g, layout, additions, parameters: RefCell::default() }
     }
 
@@ -84,10 +88,10 @@ impl<'g> Builder<'g> {
     /// What a linear layer gives, `y`, with what its adapter adds: scale · (x·Aᵀ)·Bᵀ, with A in `name.lora_A.weight` `[rank, from]` and B in
     /// `name.lora_B.weight` `[to, rank]`.
     fn adapted(&self, name: &str, x: Value, from: usize, to: usize, y: Value) -> Value {
-        let Some(Adapter { rank, scale }) = self.additions.adapters.and_then(|of| of(name)) else { return y };
-        let a = self.weight(&format!("{name}.lora_A.weight"), &[rank, from]);
-        let b = self.weight(&format!("{name}.lora_B.weight"), &[to, rank]);
-        let inner = self.g.scale(self.g.linear(x, a, None), scale);
+        let Some(adapters) = self.additions.adapters.as_ref().filter(|a| a.layers.contains(name)) else { return y };
+        let a = self.weight(&format!("{name}.lora_A.weight"), &[adapters.rank, from]);
+        let b = self.weight(&format!("{name}.lora_B.weight"), &[to, adapters.rank]);
+        let inner = self.g.scale(self.g.linear(x, a, None), adapters.scale);
         self.g.add(y, self.g.linear(inner, b, None))
     }
 
@@ -97,6 +101,14 @@ impl<'g> Builder<'g> {
         let weight = self.weight(&format!("{name}.weight"), &size);
         let bias = self.weight(&format!("{name}.bias"), &size);
         self.g.layer_norm(x, weight, bias, epsilon)
+    }
+
+    /// Layer normalization of `a + b`.
+    pub fn add_layer_norm(&self, name: &str, a: Value, b: Value, epsilon: f32) -> Value {
+        let size = [self.g.last(a)];
+        let weight = self.weight(&format!("{name}.weight"), &size);
+        let bias = self.weight(&format!("{name}.bias"), &size);
+        self.g.add_layer_norm(a, b, weight, bias, epsilon)
     }
 
     /// Scaled dot-product attention of all heads, within each text; all values `[tokens, heads · width]`.

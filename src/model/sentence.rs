@@ -23,7 +23,7 @@ pub struct SentenceEncoder {
 ///
 /// # Errors
 /// The encoder is of no kind that can be built.
-pub fn build(g: &Graph, directory: &ModelDirectory, additions: Additions) -> Result<SentenceEncoder> {
+pub fn build(g: &Graph, directory: &ModelDirectory, additions: &Additions) -> Result<SentenceEncoder> {
     let builder = Builder::with(g, Layout::packed(g), additions);
     let token_vectors = encoder(&builder, directory)?;
     let pool = g.input(POOL, DataType::F32, shape!["rows", "tokens"]);
@@ -53,7 +53,7 @@ pub fn token_model(directory: &ModelDirectory, weights: &Weights) -> Result<Vec<
 /// A stand-alone ONNX model from [`Batch::inputs`](super::batch::Batch::inputs) to embeddings.
 pub(super) fn embedding_model(directory: &ModelDirectory, weights: &Weights) -> Result<Vec<u8>> {
     let g = Graph::new();
-    let sentence = build(&g, directory, Additions::default())?;
+    let sentence = build(&g, directory, Additions::NONE)?;
     check(&sentence.parameters, directory, weights)?;
     g.output("embeddings", sentence.embeddings);
     Ok(g.to_model_with(|name| weights.get(name).map(|(_, data)| data))?)

@@ -5,16 +5,20 @@ mod params;
 mod watch;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::{Result, bail};
 
 use super::externals::onnx_runtime;
 use super::{Context, External, Outcome, OutputPort, ParameterError, Port, Stage, StageKind, Surroundings, configure, schema};
-use crate::artifact::{Judgements, Kind, Triplet, jsonl};
+use crate::artifact::{Example, Judgements, Kind, jsonl};
 use crate::model::card::Card;
 use crate::model::directory::ModelDirectory;
+use crate::model::embedder::Embedder;
 use crate::model::export::export;
+use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::Weights;
+use crate::train::data::{Data, DataSet, Sampling};
 use crate::train::trainer::Place;
 use crate::train::{Trained, train};
 use params::Train;
@@ -22,17 +26,30 @@ use watch::Watch;
 
 pub const KIND: StageKind = StageKind {
     name: "train",
-    version: 2,
+    version: 3,
     summary: "fine-tunes an embedding model",
     inputs: &[
         Port { name: "model", kind: Kind::Model, required: true, many: false, doc: "the model to start from" },
-        Port { name: "triplets", kind: Kind::Triplets, required: true, many: false, doc: "what to learn from" },
+        Port {
+            name: "triplets",
+            kind: Kind::Triplets,
+            required: true,
+            many: true,
+            doc: "what to learn from: one data set of pairs, triplets or tuples, or several",
+        },
         Port {
             name: "eval",
             kind: Kind::Judgements,
             required: false,
             many: false,
             doc: "judged queries to choose the best checkpoint by",
+        },
+        Port {
+            name: "guide",
+            kind: Kind::Model,
+            required: false,
+            many: false,
+            doc: "the model by which the loss `gist` tells false negatives",
         },
     ],
     outputs: &[
@@ -65,6 +82,18 @@ impl Stage for Train {
             let message = "`patience` counts evaluations, and there are none; connect judged queries to the input `eval`";
             return Err(ParameterError::new("patience", message));
         }
+        let guided = std::iter::once(&self.loss).chain(self.losses.values()).any(|loss| loss.formula().is_guided());
+        if guided && !inputs.contains(&"guide") {
+            let message =
+                "the loss `gist` asks a guide model: connect the input `guide`, or let the model guide itself with `guide: self`";
+            return Err(ParameterError::new("loss", message));
+        }
+        if !guided && inputs.contains(&"guide") {
+            return Err(ParameterError::new(
+                "",
+                "the input `guide` is for the loss `gist` with `guide: model`; remove the input, or use that loss",
+            ));
+        }
         Ok(())
     }
 
@@ -75,34 +104,57 @@ impl Stage for Train {
     fn run(&self, context: &Context) -> Result<Outcome> {
         let directory = ModelDirectory::open(context.input("model")?)?;
         let initial = Weights::read(&directory.weights())?;
-        let triplets: Vec<Triplet> = jsonl::read(context.input("triplets")?)?;
-        if triplets.is_empty() {
-            bail!("there are no triplets to learn from");
+        let sets = self.data_sets(context)?;
+        let mut warnings: Vec<String> = Vec::new();
+        for set in &sets {
+            warnings.extend(set.warnings(directory.config.hidden_size, directory.normalize));
         }
-        let warnings = self.loss.formula().warnings(directory.config.hidden_size, directory.normalize);
+        warnings.sort();
+        warnings.dedup();
         warnings.iter().for_each(|w| context.reporter.log(w));
+        let sampling = Sampling { batch_size: self.batch_size, sampler: self.sampler, mixing: self.mixing };
+        let mut data = Data::new(&sets, &Tokenizer::open(&directory.path, directory.max_seq_length)?, sampling)?;
+        if data.is_guided() {
+            guide(&mut data, context)?;
+        }
         let eval = context.optional_input("eval").map(|folder| Judgements::read(folder, "test")).transpose()?;
-        let examples: Vec<Vec<&str>> =
-            triplets.iter().map(|t| vec![t.anchor.as_str(), t.positive.as_str(), t.negative.as_str()]).collect();
         let mut watch = Watch::new(context, &directory, eval, &self.metric);
         let place = Place { downloads: context.downloads, checkpoints: context.checkpoints, cancel: context.cancel };
-        let trained = train(&directory, &initial, &examples, &self.settings(), place, &mut watch)?;
+        let trained = train(&directory, &initial, &data, &self.settings(), place, &mut watch)?;
         context.reporter.log("writing the model");
-        export(&directory, &trained.weights, &self.card(&directory, &triplets, &trained), context.output("model")?)?;
-        let title = format!("{} on {} triplets", self.loss.formula().describe(), triplets.len());
+        export(&directory, &trained.weights, &self.card(&directory, &sets, &trained), context.output("model")?)?;
+        let examples = sets.iter().map(|set| set.rows.len()).sum();
+        let title = format!("{} on {examples} examples", self.loss.formula().describe());
         curves::write(&trained, &title, &self.metric.to_string(), context.output("curves")?)?;
-        Ok(self.outcome(&trained, triplets.len(), warnings))
+        Ok(self.outcome(&trained, examples, warnings))
     }
 }
 
 impl Train {
-    fn outcome(&self, trained: &Trained, triplets: usize, warnings: Vec<String>) -> Outcome {
+    /// The data sets at the input `triplets`, each with its loss.
+    fn data_sets(&self, context: &Context) -> Result<Vec<DataSet>> {
+        let inputs = context.inputs("triplets");
+        for name in self.losses.keys() {
+            if !inputs.iter().any(|(label, _)| label == name) {
+                let known: Vec<String> = inputs.iter().map(|(label, _)| format!("`{label}`")).collect();
+                bail!("`losses` names the data set `{name}`, which is not among the inputs: there are {}", known.join(", "));
+            }
+        }
+        let read = |(label, path): (&str, &Path)| {
+            let loss = self.losses.get(label).unwrap_or(&self.loss).clone();
+            let rows = jsonl::numbered::<Example>(path, &format!("data set `{label}`"))?;
+            Ok(DataSet { name: label.to_owned(), rows, loss })
+        };
+        inputs.into_iter().map(read).collect()
+    }
+
+    fn outcome(&self, trained: &Trained, examples: usize, warnings: Vec<String>) -> Outcome {
         let progress = &trained.progress;
         let mut metrics = BTreeMap::from([("steps".to_owned(), progress.done() as f64)]);
         if let Some(loss) = trained.losses.last() {
             metrics.insert("loss".to_owned(), *loss);
         }
-        let mut summary = format!("{} steps on {triplets} triplets", progress.done());
+        let mut summary = format!("{} steps on {examples} examples", progress.done());
         if progress.done() < trained.planned {
             summary += &format!(" of {}, ended early", trained.planned);
         }
@@ -114,17 +166,17 @@ impl Train {
         Outcome { metrics, summary, warnings, table: None }
     }
 
-    fn card(&self, directory: &ModelDirectory, triplets: &[Triplet], trained: &Trained) -> Card {
-        let columns = |t: &Triplet| {
-            [("anchor", &t.anchor), ("positive", &t.positive), ("negative", &t.negative)]
-                .map(|(n, x)| (n.to_owned(), x.clone()))
-                .to_vec()
-        };
+    fn card(&self, directory: &ModelDirectory, sets: &[DataSet], trained: &Trained) -> Card {
+        let losses = sets.iter().map(|set| {
+            let name = if sets.len() == 1 { "loss".to_owned() } else { format!("loss of {}", set.name) };
+            (name, set.loss.formula().describe())
+        });
+        let counts: Vec<String> = sets.iter().map(|set| format!("{} of {}", set.rows.len(), set.name)).collect();
         Card {
             base_model: self.base_model.clone().unwrap_or_else(|| directory.config.model_type.clone()),
-            settings: self.described(),
-            data: format!("{} triplets (anchor, positive, negative). The first of them:", triplets.len()),
-            examples: triplets.iter().take(3).map(columns).collect(),
+            settings: losses.chain(self.described()).collect(),
+            data: format!("Examples: {}. The first of them:", counts.join(", ")),
+            examples: sets.iter().flat_map(|set| &set.rows).take(3).map(|(_, example)| example.columns()).collect(),
             evaluations: trained
                 .progress
                 .evaluations
@@ -138,4 +190,14 @@ impl Train {
             normalize: directory.normalize,
         }
     }
+}
+
+/// Embeds every text with the model at the input `guide`.
+fn guide(data: &mut Data, context: &Context) -> Result<()> {
+    let embedder = Embedder::open(context.input("guide")?, context.downloads)?;
+    let total = data.texts().len() as u64;
+    let progress = |n: usize| context.progress(n as u64, total, "texts", "asking the guide");
+    let vectors = embedder.encode(data.texts(), context.cancel, &progress)?;
+    data.guide(embedder.dimensions(), vectors.into_raw_vec_and_offset().0);
+    Ok(())
 }

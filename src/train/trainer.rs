@@ -1,33 +1,32 @@
 //! The training loop.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
-use super::batches::shuffled;
 use super::checkpoint::{Checkpoints, State};
-use super::loss::Loss;
+use super::choice::Choice;
+use super::data::{Batch, Data};
 use super::optimizer::{AdamW, Optimizer, Sum, clip_factor, norm};
 use super::plan::Plan;
 use super::progress::{Evaluation, Passed, Progress};
 use super::schedule::{Decay, Schedule};
-use super::step::{Choice, Step};
+use super::step::Step;
 use super::treatment::Treatments;
 use crate::cancel::{Cancel, Cancelled};
 use crate::model::directory::ModelDirectory;
-use crate::model::tokenizer::{Tokenizer, Tokens};
 use crate::model::weights::Weights;
 
 /// Settings of a training.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    pub loss: Loss,
     pub choice: Choice,
     pub epochs: usize,
-    pub batch_size: usize,
+    /// Tokens that go through the model at once; 0 for those of the whole batch.
+    pub mini_batch_tokens: usize,
     /// Batches whose gradients make a step.
     pub accumulation: usize,
     /// Peak learning rate.
@@ -44,6 +43,26 @@ pub struct Settings {
     /// Steps between checkpoints; 0 for none but those of an interruption.
     pub checkpoint_steps: usize,
     pub seed: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            choice: Choice::default(),
+            epochs: 1,
+            mini_batch_tokens: 0,
+            accumulation: 1,
+            lr: 2e-5,
+            treatments: Treatments::default(),
+            decay: Decay::default(),
+            warmup: Warmup::Steps(0),
+            max_grad_norm: 1.0,
+            eval_steps: 0,
+            patience: 0,
+            checkpoint_steps: 0,
+            seed: 42,
+        }
+    }
 }
 
 /// For how long the learning rate rises.
@@ -76,7 +95,7 @@ pub struct Place<'a> {
 /// What happens while a training runs.
 pub trait Observer {
     /// The training goes on after so many steps.
-    fn resumed(&mut self, progress: &Progress, total: usize);
+    fn resumed(&mut self, _progress: &Progress, _total: usize) {}
 
     /// After every step.
     fn step(&mut self, step: &StepReport);
@@ -88,13 +107,13 @@ pub trait Observer {
     fn evaluate(&mut self, weights: &Weights, step: usize, total: usize) -> Result<Option<(BTreeMap<String, f64>, f64)>>;
 
     /// A checkpoint was written after so many steps.
-    fn saved(&mut self, step: usize, seconds: f64);
+    fn saved(&mut self, _step: usize, _seconds: f64) {}
 
     /// A line for the log.
-    fn note(&mut self, line: &str);
+    fn note(&mut self, _line: &str) {}
 
     /// A line for the user.
-    fn warn(&mut self, line: &str);
+    fn warn(&mut self, _line: &str) {}
 }
 
 /// One step, for logs.
@@ -123,7 +142,7 @@ pub struct Trained {
     pub planned: usize,
 }
 
-/// Trains the model of `directory` on `examples`, each with as many texts as the loss has columns. Goes on from the last checkpoint, if there
+/// Trains the model of `directory` on `data`. Goes on from the last checkpoint, if there
 /// is one, and ends with the same bytes as without the interruption.
 ///
 /// # Errors
@@ -131,16 +150,13 @@ pub struct Trained {
 pub fn train(
     directory: &ModelDirectory,
     initial: &Weights,
-    examples: &[Vec<&str>],
+    data: &Data,
     settings: &Settings,
     place: Place,
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
-    ensure!(!examples.is_empty(), "there is nothing to train on");
-    let step = Step::choosing(directory, initial, &settings.loss, &settings.choice, place.downloads)?;
-    let texts = tokenize(step.tokenizer(), examples)?;
-    let batches = examples.len().div_ceil(settings.batch_size.max(1));
-    let plan = Plan::new(std::iter::repeat_n(batches, settings.epochs), settings.accumulation);
+    let step = Step::new(directory, initial, &data.tasks(), &settings.choice, settings.mini_batch_tokens, place.downloads)?;
+    let plan = Plan::new(data.batches(settings.seed, settings.epochs), settings.accumulation);
     let total = plan.total();
     let schedule = Schedule { decay: settings.decay, warmup: settings.warmup.steps(total), total };
     let trained: Vec<&str> = step.parameters().map(|(name, _)| name).collect();
@@ -150,8 +166,7 @@ pub fn train(
     let mut training = Training {
         settings,
         initial,
-        examples,
-        texts: &texts,
+        data,
         plan,
         schedule,
         step,
@@ -171,22 +186,12 @@ pub fn train(
     ended.map(|()| training.result())
 }
 
-/// Each different text once.
-fn tokenize<'t>(tokenizer: &Tokenizer, examples: &[Vec<&'t str>]) -> Result<HashMap<&'t str, Tokens>> {
-    let mut texts: Vec<&str> = examples.concat();
-    texts.sort_unstable();
-    texts.dedup();
-    let tokens = tokenizer.encode(&texts)?;
-    Ok(texts.into_iter().zip(tokens).collect())
-}
-
 /// A training that is going on. Everything that changes from step to step is in `step`, `optimizer`, `progress` and `best`, which are what a
 /// checkpoint holds.
 struct Training<'a> {
     settings: &'a Settings,
     initial: &'a Weights,
-    examples: &'a [Vec<&'a str>],
-    texts: &'a HashMap<&'a str, Tokens>,
+    data: &'a Data,
     plan: Plan,
     schedule: Schedule,
     step: Step,
@@ -200,7 +205,7 @@ struct Training<'a> {
     /// The steps of the last checkpoint.
     saved: usize,
     /// The batches of the present epoch, and its number.
-    epoch: Option<(usize, Vec<Vec<usize>>)>,
+    epoch: Option<(usize, Vec<Batch>)>,
 }
 
 impl Training<'_> {
@@ -226,8 +231,7 @@ impl Training<'_> {
         let done = self.progress.done();
         let portion = self.plan.step(done).context("the training is over")?;
         if self.epoch.as_ref().is_none_or(|(epoch, _)| *epoch != portion.epoch) {
-            let batches = shuffled(self.examples.len(), self.settings.batch_size, self.settings.seed, portion.epoch);
-            self.epoch = Some((portion.epoch, batches));
+            self.epoch = Some((portion.epoch, self.data.epoch(self.settings.seed, portion.epoch)));
         }
         let batches = self.epoch.as_ref().and_then(|(_, batches)| batches.get(portion.batches.clone()));
         let batches = batches.context("a batch is not there")?.to_vec();
@@ -252,12 +256,8 @@ impl Training<'_> {
 
     /// Loss and tokens of the batch of this number among so many of a step. With the last of them the weights move, unless something is no
     /// number.
-    fn batch(&mut self, batch: &[usize], grad_norm: &mut f64, (number, of): (usize, usize), lr: f64) -> Result<(f64, usize)> {
-        let width = self.examples.first().map_or(0, Vec::len);
-        let columns = (0..width)
-            .map(|c| batch.iter().map(|&i| self.texts.get(self.examples[i][c]).context("a text was not tokenized")).collect())
-            .collect::<Result<Vec<Vec<&Tokens>>>>()?;
-        let run = self.step.run(&columns)?;
+    fn batch(&mut self, batch: &Batch, grad_norm: &mut f64, (number, of): (usize, usize), lr: f64) -> Result<(f64, usize)> {
+        let run = self.step.run(batch.set, &self.data.columns(batch)?)?;
         let (loss, tokens) = (f64::from(run.loss), run.tokens);
         let (sum, optimizer, max_norm) = (&mut self.sum, &mut self.optimizer, self.settings.max_grad_norm);
         self.step.update(&run, |weights, gradients| {
@@ -286,7 +286,7 @@ impl Training<'_> {
     /// Ends a training whose loss is no number.
     fn diverged(
         &self,
-        batch: &[usize],
+        batch: &Batch,
         epoch: usize,
         number: usize,
         loss: f64,
@@ -294,18 +294,20 @@ impl Training<'_> {
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let (step, total) = (self.progress.done() + 1, self.plan.total());
-        observer.note(&format!("the texts of batch {} of epoch {}, whose loss is {loss}:", number + 1, epoch + 1));
-        for &row in batch {
-            observer.note(&format!("{:?}", self.examples[row]));
+        let name = self.data.name(batch.set);
+        observer.note(&format!("the texts of batch {} of epoch {}, from the data set `{name}`:", number + 1, epoch + 1));
+        for &row in &batch.rows {
+            observer.note(&format!("{:?}", self.data.row(batch.set, row)));
         }
-        let short = |text: &&str| format!("`{}`", text.chars().take(60).collect::<String>());
-        let first = batch.first().map(|&row| self.examples[row].iter().map(short).collect::<Vec<_>>().join(", "));
+        let short = |text: &str| format!("`{}`", text.chars().take(60).collect::<String>());
+        let first = batch.rows.first().map(|&row| self.data.row(batch.set, row)).unwrap_or_default();
+        let first: Vec<String> = first.into_iter().map(short).collect();
         bail!(
             "step {step} of {total}: the loss is {loss} and the gradient's norm {norm}; batch {} of epoch {} begins with {}, and all of its texts \
              are in the stage's log; a lower `lr` or a longer warm-up usually mend this",
             number + 1,
             epoch + 1,
-            first.unwrap_or_default()
+            first.join(", ")
         );
     }
 

@@ -1,29 +1,45 @@
 //! The parameters of the stage `train`.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::evaluation::Measure;
 use crate::stage::ParameterError;
+use crate::train::choice::Choice;
 use crate::train::lora::Lora;
+use crate::train::sampling::{Mixing, Sampler};
 use crate::train::schedule::Decay;
 use crate::train::select::{Pattern, Selection};
-use crate::train::step::Choice;
 use crate::train::trainer::Warmup;
 use crate::train::treatment::{RateGroup, Treatments};
 use crate::train::{Loss, Settings};
 
-/// Fine-tunes an embedding model on triplets with AdamW. With `eval` connected, the model is evaluated on it during training, and the best
+/// Fine-tunes an embedding model on examples with AdamW. With `eval` connected, the model is evaluated on it during training, and the best
 /// weights are kept. An interrupted training goes on where it was, and ends with the same bytes.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Train {
     /// What is minimised.
     pub loss: Loss,
-    /// Passes over the triplets.
+    /// Losses of data sets for which `loss` does not hold, by the names of the data sets in `inputs`:
+    /// `{ graded: { name: cosent } }`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub losses: BTreeMap<String, Loss>,
+    /// Passes over the examples.
     pub epochs: usize,
-    /// Triplets a batch.
+    /// Examples a batch.
     pub batch_size: usize,
+    /// Tokens that go through the model at once. A batch with more goes through it in parts (GradCache): the same loss and the same gradients, but for
+    /// their last digits, with the memory of a part and a second forward pass. So losses that live on large batches (`mnrl`, `gist`) have them of
+    /// 1,000 and more. 0: the whole batch at once.
+    pub mini_batch_tokens: usize,
+    /// How data sets are cut into batches; left out, as suits the loss: `no_duplicates` for `mnrl` and `gist`, else `shuffled`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sampler: Option<Sampler>,
+    /// How several data sets take turns.
+    pub mixing: Mixing,
     /// Batches whose gradients are averaged for a step: as much memory as one batch, and for losses that do not compare the texts of a batch
     /// with each other the same gradient as of one that is so many times larger.
     pub accumulation: usize,
@@ -63,7 +79,7 @@ pub struct Train {
     /// Steps between checkpoints, from which an interrupted training goes on; 0 for none but when it is interrupted with Ctrl-C. Does not change
     /// the result.
     pub checkpoint_steps: usize,
-    /// Seed of the order of the triplets and of what adapters begin with.
+    /// Seed of the order of the examples and of what adapters begin with.
     pub seed: u64,
     /// Name of the model that is trained, for the model card.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,8 +90,12 @@ impl Default for Train {
     fn default() -> Self {
         Train {
             loss: Loss::default(),
+            losses: BTreeMap::new(),
             epochs: 3,
             batch_size: 8,
+            mini_batch_tokens: 0,
+            sampler: None,
+            mixing: Mixing::default(),
             accumulation: 1,
             lr: 2e-5,
             schedule: Decay::default(),
@@ -128,7 +148,11 @@ impl Train {
             return refuse("layer_decay", format!("`layer_decay` must be above 0 and at most 1, not {}", self.layer_decay));
         }
         self.check_choice()?;
-        self.loss.formula().check().or_else(|(field, message)| refuse(&format!("loss.{field}"), message))
+        let all = std::iter::once(("loss".to_owned(), &self.loss));
+        for (place, loss) in all.chain(self.losses.iter().map(|(name, loss)| (format!("losses.{name}"), loss))) {
+            loss.formula().check().or_else(|bad| refuse(&format!("{place}.{}", bad.field), bad.message))?;
+        }
+        Ok(())
     }
 
     /// Patterns, and what excludes each other.
@@ -157,10 +181,9 @@ impl Train {
 
     pub fn settings(&self) -> Settings {
         Settings {
-            loss: self.loss.clone(),
             choice: Choice { train: self.train.clone(), lora: self.lora.clone(), seed: self.seed },
             epochs: self.epochs,
-            batch_size: self.batch_size,
+            mini_batch_tokens: self.mini_batch_tokens,
             accumulation: self.accumulation,
             lr: self.lr,
             treatments: Treatments {
@@ -184,7 +207,6 @@ impl Train {
         let usual = Train::default();
         let setting = |name: &str, value: String| (name.to_owned(), value);
         let mut settings = vec![
-            setting("loss", self.loss.formula().describe()),
             setting("epochs", self.epochs.to_string()),
             setting("batch_size", self.batch_size.to_string()),
             setting("lr", format!("{:e}", self.lr)),
