@@ -163,8 +163,8 @@ mod tests {
         assert_eq!(meant(&[]).unwrap(), "layer.4.self.query layer.5.self.value");
         assert_eq!(meant(&["dense"]).unwrap(), "layer.5.output.dense");
         assert_eq!(meant(&["layer.[45].self.*"]).unwrap(), "layer.4.self.key layer.4.self.query layer.5.self.value");
-        insta::assert_snapshot!(meant(&["query", "valeu"]).unwrap_err(), @"");
-        insta::assert_snapshot!(lora(&[]).trained(&names).unwrap_err(), @"");
+        insta::assert_snapshot!(meant(&["query", "valeu"]).unwrap_err(), @"`lora.target_modules`: `valeu` means none of the model's linear layers; name some, whose names end with `dense`, `key`, `query`, `value`");
+        insta::assert_snapshot!(lora(&[]).trained(&names).unwrap_err(), @"`lora.target_modules`: which layers give queries and values is not known of this model; name some, whose names end with `dense`, `key`, `query`, `value`");
     }
 
     #[test]
