@@ -37,12 +37,7 @@ pub unsafe fn pack_pairs(data: &[f32], stride: usize, transposed: bool, tile: &m
 /// `data` holds 32 rows of 16 numbers, `stride` apart.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub unsafe fn pack_pairs_along(data: &[f32], stride: usize, transposed: bool, tile: &mut Tile<u32>) {
-    let mut index = [0u16; 32];
-    for (i, index) in index.iter_mut().enumerate() {
-        *index = (i / 2 + i % 2 * 16) as u16;
-    }
-    // SAFETY: 64 bytes are read from an array of 64 bytes.
-    let index = unsafe { _mm512_loadu_si512(index.as_ptr().cast()) };
+    let index = interleaved();
     let rows = std::array::from_fn(|i| {
         // SAFETY: rows lie within `data` by the caller's word.
         unsafe {
@@ -51,6 +46,61 @@ pub unsafe fn pack_pairs_along(data: &[f32], stride: usize, transposed: bool, ti
         }
     });
     store(if transposed { transpose(rows) } else { rows }, tile);
+}
+
+/// Takes turns between the first and the second half of a register.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn interleaved() -> __m512i {
+    let index: [u16; 32] = std::array::from_fn(|i| (i / 2 + i % 2 * 16) as u16);
+    // SAFETY: 64 bytes are read from an array of 64 bytes.
+    unsafe { _mm512_loadu_si512(index.as_ptr().cast()) }
+}
+
+/// Rows of 32 numbers, rounded to bf16, from a left and a right half.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub fn pairs_beside(left: &Tile<f32>, right: &Tile<f32>, out: &mut Tile<u32>) {
+    store(std::array::from_fn(|i| words(row(left, i), row(right, i))), out);
+}
+
+/// Columns of 32 numbers, rounded to bf16, from an upper and a lower half.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub fn pairs_below(upper: &Tile<f32>, lower: &Tile<f32>, out: &mut Tile<u32>) {
+    let index = interleaved();
+    let pair = |i: usize| {
+        let half = if i < 8 { upper } else { lower };
+        _mm512_permutexvar_epi16(index, words(row(half, i % 8 * 2), row(half, i % 8 * 2 + 1)))
+    };
+    store(std::array::from_fn(pair), out);
+}
+
+#[target_feature(enable = "avx512f")]
+pub fn transpose_tile(tile: &Tile<f32>, out: &mut Tile<f32>) {
+    let rows = transpose(std::array::from_fn(|i| _mm512_castps_si512(row(tile, i))));
+    for (row, place) in rows.into_iter().zip(out.0.chunks_exact_mut(16)) {
+        // SAFETY: `place` is 64 bytes.
+        unsafe { _mm512_storeu_ps(place.as_mut_ptr(), _mm512_castsi512_ps(row)) };
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn row(tile: &Tile<f32>, row: usize) -> __m512 {
+    // SAFETY: 16 numbers are read from an array of 16.
+    unsafe { _mm512_loadu_ps(tile.row(row).as_ptr()) }
+}
+
+/// Row `row` of 32 of the left matrix, rounded to bf16: 32 numbers for each two tiles.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub fn pack_line(line: &[f32], row: usize, tiles: &mut [Tile<u32>]) {
+    for (numbers, pair) in line.chunks_exact(32).zip(tiles.chunks_exact_mut(2)) {
+        let place = &mut pair[row / 16].0[row % 16 * 16..][..16];
+        // SAFETY: 32 numbers are read from a slice of 32, 16 words written to a slice of 16.
+        unsafe {
+            let row = numbers.as_ptr();
+            _mm512_storeu_si512(place.as_mut_ptr().cast(), words(_mm512_loadu_ps(row), _mm512_loadu_ps(row.add(16))));
+        }
+    }
 }
 
 /// 32 bf16 numbers: those of `low`, then those of `high`.

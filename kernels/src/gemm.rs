@@ -7,7 +7,7 @@ use crate::activation::Activation;
 use crate::isa::versions;
 use crate::micro::Multiplier;
 use crate::pool::{Buffer, Parts};
-use crate::tile::{Order, Source, Tile, pack};
+use crate::tile::{Order, Source, Tile, pack, pack_lines};
 use crate::{Isa, Pool, Precision};
 
 /// A matrix in memory, row after row.
@@ -51,6 +51,20 @@ impl<'a> Matrix<'a> {
 
     pub fn columns(&self) -> usize {
         self.columns
+    }
+
+    /// Some rows and columns of a matrix that is not transposed.
+    pub(crate) fn part(self, row: usize, rows: usize, column: usize, columns: usize) -> Self {
+        assert!(!self.transposed && row + rows <= self.rows && column + columns <= self.columns, "a part of a matrix");
+        if rows == 0 {
+            return Matrix { data: &[], rows, columns, ..self };
+        }
+        Matrix { data: &self.data[row * self.stride + column..], rows, columns, ..self }
+    }
+
+    /// A row of a matrix that is not transposed.
+    pub(crate) fn line(&self, row: usize) -> &'a [f32] {
+        &self.data[row * self.stride..][..self.columns]
     }
 
     /// The part of a tile that begins at the row and column given. `lines` are rows of the left matrix, columns of the right one.
@@ -112,7 +126,7 @@ impl PackedB {
 }
 
 /// Two tiles a step for the 32 lines from `line` on.
-fn pack_panel(
+pub(crate) fn pack_panel(
     isa: Isa,
     precision: Precision,
     matrix: Matrix,
@@ -122,10 +136,36 @@ fn pack_panel(
     tiles: &mut [Tile<u32>],
 ) {
     let lines = if order == Order::Left { matrix.rows } else { matrix.columns };
+    if order == Order::Left && !matrix.transposed && line + SIDE <= lines && !steps.is_empty() {
+        let whole = steps.start..steps.end.min(matrix.columns / precision.step()).max(steps.start);
+        let rest = tiles.len().min(whole.len() * 2);
+        let source = matrix.source(line, whole.start * precision.step(), order);
+        if pack_lines(isa, precision, source.data, source.stride, &mut tiles[..rest]) {
+            if whole.end < steps.end {
+                pack_tiles(isa, precision, matrix, order, line, whole.end..steps.end, &mut tiles[rest..]);
+            }
+            return;
+        }
+    }
+    pack_tiles(isa, precision, matrix, order, line, steps, tiles);
+}
+
+/// Tile by tile.
+fn pack_tiles(
+    isa: Isa,
+    precision: Precision,
+    matrix: Matrix,
+    order: Order,
+    line: usize,
+    steps: Range<usize>,
+    tiles: &mut [Tile<u32>],
+) {
+    let lines = if order == Order::Left { matrix.rows } else { matrix.columns };
+    let length = if order == Order::Left { matrix.columns } else { matrix.rows };
     for (step, pair) in steps.zip(tiles.chunks_exact_mut(2)) {
         for (half, tile) in pair.iter_mut().enumerate() {
             let (line, along) = (line + half * 16, step * precision.step());
-            if line >= lines {
+            if line >= lines || along >= length {
                 tile.0.fill(0);
                 continue;
             }
@@ -246,22 +286,20 @@ impl Product<'_> {
         loop {
             let depth = from..self.steps.min(from + DEPTH);
             let panel = depth.len() * 2;
+            // The first block of a row of blocks sums up.
+            // SAFETY: such blocks have rows of their own.
+            let sums = self.sums.as_ref().filter(|_| column == 0).map(|sums| unsafe { sums.part(rows.clone()) });
+            self.pack_left(rows.clone(), depth.clone(), &mut left[..high * panel], sums);
             for (i, row) in rows.clone().step_by(SIDE).enumerate() {
-                let tiles = &mut left[i * panel..(i + 1) * panel];
-                pack_panel(self.isa, precision, self.a, Order::Left, row, depth.clone(), tiles);
-                if column == 0 {
-                    self.add_sums(row..rows.end.min(row + SIDE), depth.clone());
-                }
-            }
-            for (j, column) in columns.clone().step_by(SIDE).enumerate() {
-                let right = self.b.panel(column / SIDE, depth.clone());
-                for (i, row) in rows.clone().step_by(SIDE).enumerate() {
-                    let at = if whole { 0 } else { (j * high + i) * 4 };
+                let rows = row..rows.end.min(row + SIDE);
+                for (j, column) in columns.clone().step_by(SIDE).enumerate() {
+                    let right = self.b.panel(column / SIDE, depth.clone());
+                    let at = if whole { 0 } else { (i * wide + j) * 4 };
                     let Some(sums) = results[at..].first_chunk_mut() else { break };
                     multiplier.multiply(&left[i * panel..(i + 1) * panel], right, sums, from > 0);
                     if depth.end == self.steps {
-                        let (rows, columns) = (row..rows.end.min(row + SIDE), column..columns.end.min(column + SIDE));
-                        finish(self.isa, &self.epilogue, &self.c, n, rows, columns, sums);
+                        let columns = column..columns.end.min(column + SIDE);
+                        finish(self.isa, &self.epilogue, &self.c, n, rows.clone(), columns, sums);
                     }
                 }
             }
@@ -272,25 +310,49 @@ impl Product<'_> {
         }
     }
 
-    /// Adds what the steps `depth` contribute to the sums of `rows` of A.
-    fn add_sums(&self, rows: Range<usize>, depth: Range<usize>) {
-        let Some(sums) = &self.sums else { return };
-        // SAFETY: only the first block of a row of blocks comes here, and each has rows of its own.
-        let sums = unsafe { sums.part(rows.clone()) };
-        let step = self.b.precision.step();
-        if depth.start == 0 {
+    /// Panel after panel of 32 rows of A, in the order in which they lie in memory, and their sums.
+    fn pack_left(&self, rows: Range<usize>, depth: Range<usize>, tiles: &mut [Tile<u32>], mut sums: Option<&mut [f32]>) {
+        let (isa, a, precision, panel) = (self.isa, self.a, self.b.precision, depth.len() * 2);
+        if let Some(sums) = sums.as_deref_mut().filter(|_| depth.start == 0) {
             sums.fill(0.0);
         }
-        let columns = depth.start * step..self.a.columns.min(depth.end * step);
-        if self.a.transposed {
-            for at in columns {
-                let values = &self.a.data[at * self.a.stride + rows.start..at * self.a.stride + rows.end];
-                sums.iter_mut().zip(values).for_each(|(sum, x)| *sum += x);
+        if !a.transposed {
+            for (row, tiles) in rows.clone().step_by(SIDE).zip(tiles.chunks_exact_mut(panel.max(1))) {
+                pack_panel(isa, precision, a, Order::Left, row, depth.clone(), tiles);
             }
-        } else {
-            for (sum, row) in sums.iter_mut().zip(rows) {
-                let values = &self.a.data[row * self.a.stride..row * self.a.stride + self.a.columns];
-                *sum += values[columns.clone()].iter().sum::<f32>();
+            let columns = depth.start * precision.step()..a.columns.min(depth.end * precision.step());
+            for (sum, row) in sums.into_iter().flatten().zip(rows) {
+                *sum += a.data[row * a.stride..][columns.clone()].iter().sum::<f32>();
+            }
+            return;
+        }
+        for (i, step) in depth.enumerate() {
+            for (row, tiles) in rows.clone().step_by(SIDE).zip(tiles.chunks_exact_mut(panel)) {
+                pack_panel(isa, precision, a, Order::Left, row, step..step + 1, &mut tiles[i * 2..i * 2 + 2]);
+            }
+            if let Some(sums) = sums.as_deref_mut() {
+                let columns = step * precision.step()..a.columns.min((step + 1) * precision.step());
+                add_lines(isa, a, rows.clone(), columns, sums);
+            }
+        }
+    }
+}
+
+versions! {
+    /// Adds columns of a transposed matrix, which are rows in memory, to `sums`.
+    fn add_lines<V>(a: Matrix, rows: Range<usize>, columns: Range<usize>, sums: &mut [f32]) {
+        // Blocks that stay in registers over all columns.
+        for (i, sums) in sums.chunks_mut(64).enumerate() {
+            let (start, len) = (rows.start + i * 64, sums.len());
+            let mut block = [V::zero(); 4];
+            for at in columns.clone() {
+                let line = &a.data[at * a.stride + start..][..len];
+                for (sum, x) in block.iter_mut().zip(line.chunks(16)) {
+                    *sum = sum.add(V::load_some(x));
+                }
+            }
+            for (block, sums) in block.into_iter().zip(sums.chunks_mut(16)) {
+                V::load_some(sums).add(block).store_some(sums);
             }
         }
     }
@@ -324,7 +386,7 @@ impl<'a> Epilogue<'a> {
 
 versions! {
     /// Writes the results of a block of at most 32 × 32, which is the caller's alone, to `c`, whose rows have `n` numbers.
-    fn finish<FMA>(
+    fn finish<V>(
         epilogue: &Epilogue,
         c: &Parts<f32>,
         n: usize,
@@ -332,39 +394,33 @@ versions! {
         columns: Range<usize>,
         sums: &[Tile<f32>; 4],
     ) {
-        let mut bias = [0.0; SIDE];
+        let mut bias = [V::zero(); 2];
         if let Some(values) = epilogue.bias {
-            bias[..columns.len()].copy_from_slice(&values[columns.clone()]);
+            for (bias, values) in bias.iter_mut().zip(values[columns.clone()].chunks(16)) {
+                *bias = V::load_some(values);
+            }
         }
         for (i, row) in rows.enumerate() {
-            let mut line = [0.0; SIDE];
-            for (right, line) in line.chunks_exact_mut(16).enumerate() {
-                line.copy_from_slice(&sums[i / 16 * 2 + right].0[i % 16 * 16..][..16]);
-            }
-            line.iter_mut().zip(&bias).for_each(|(x, b)| *x += b);
             let at = row * n + columns.start..row * n + columns.end;
-            if let (Some(before), Some(activation)) = (&epilogue.before, epilogue.activation) {
-                // SAFETY: tasks have blocks of their own.
-                copy(&line, unsafe { before.part(at.clone()) });
-                activation.apply::<FMA>(&mut line);
-            }
-            // SAFETY: as above.
-            let c = unsafe { c.part(at) };
-            if epilogue.add {
-                c.iter_mut().zip(&line).for_each(|(c, x)| *c += x);
+            // SAFETY: tasks have blocks of their own.
+            let (c, before) = unsafe { (c.part(at.clone()), epilogue.before.as_ref().map(|b| b.part(at))) };
+            let line = |right: usize| V::load(sums[i / 16 * 2 + right].row(i % 16)).add(bias[right]);
+            if let (Some(before), Some(activation)) = (before, epilogue.activation) {
+                for (right, (c, before)) in c.chunks_mut(16).zip(before.chunks_mut(16)).enumerate() {
+                    let x = line(right);
+                    x.store_some(before);
+                    activation.apply(x).0.store_some(c);
+                }
+            } else if epilogue.add {
+                for (right, c) in c.chunks_mut(16).enumerate() {
+                    V::load_some(c).add(line(right)).store_some(c);
+                }
             } else {
-                copy(&line, c);
+                for (right, c) in c.chunks_mut(16).enumerate() {
+                    line(right).store_some(c);
+                }
             }
         }
-    }
-}
-
-/// The first numbers of `line`, mostly all.
-#[inline(always)]
-fn copy(line: &[f32; SIDE], to: &mut [f32]) {
-    match <&mut [f32; SIDE]>::try_from(&mut *to) {
-        Ok(to) => *to = *line,
-        Err(_) => to.copy_from_slice(&line[..to.len()]),
     }
 }
 

@@ -94,24 +94,24 @@ impl fmt::Display for Isa {
     }
 }
 
-/// Writes a function several times: as it stands, and compiled for AVX2 and AVX-512; its first argument, the [`Isa`], chooses at run
-/// time. The constant named in angle brackets says whether [`fma`](crate::math::fma) is one instruction.
+/// Writes a function several times: in plain Rust, and compiled for AVX2 and AVX-512; its first argument, the [`Isa`], chooses at run time. The
+/// type named in angle brackets is the [`Vector`](crate::simd::Vector) of each.
 macro_rules! versions {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident<$fma:ident>($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident<$vector:ident>($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
         $vis fn $name(isa: $crate::Isa, $($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
-            fn body<const $fma: bool>($($arg: $ty),*) $(-> $ret)? $body
+            fn body<$vector: $crate::simd::Vector>($($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
                 fn avx512($($arg: $ty),*) $(-> $ret)? {
-                    body::<true>($($arg),*)
+                    body::<$crate::simd::Avx512>($($arg),*)
                 }
                 #[target_feature(enable = "avx2,fma")]
                 fn avx2($($arg: $ty),*) $(-> $ret)? {
-                    body::<true>($($arg),*)
+                    body::<$crate::simd::Avx2>($($arg),*)
                 }
                 if isa.has_avx512() {
                     // SAFETY: an `Isa` exists only for what the processor has.
@@ -123,7 +123,7 @@ macro_rules! versions {
                 }
             }
             let _ = isa;
-            body::<{ cfg!(target_arch = "aarch64") }>($($arg),*)
+            body::<$crate::simd::Plain>($($arg),*)
         }
     };
 }

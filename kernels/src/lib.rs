@@ -9,18 +9,22 @@
 mod activation;
 #[cfg(target_arch = "x86_64")]
 mod amx;
+pub mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod dropout;
 pub mod gemm;
 mod isa;
 mod math;
 mod micro;
 mod pool;
+mod simd;
 #[cfg(test)]
 mod testing;
 mod tile;
 
 pub use activation::Activation;
+pub use dropout::{Dropout, dropout};
 pub use isa::Isa;
 pub use pool::{Pool, Serial, Threads};
 pub use tile::Precision;

@@ -1,16 +1,6 @@
-//! Functions of single numbers, without branches, so that loops over them compile to vector code.
+//! Functions of numbers, without branches.
 
-/// `a · b + c`, in one rounding where it is one instruction.
-#[inline(always)]
-pub(crate) fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
-    if FMA { a.mul_add(b, c) } else { a * b + c }
-}
-
-/// The polynomial with `coefficients`, the highest power first.
-#[inline(always)]
-fn polynomial<const FMA: bool, const N: usize>(coefficients: [f32; N], x: f32) -> f32 {
-    coefficients.into_iter().fold(0.0, |sum, c| fma::<FMA>(sum, x, c))
-}
+use crate::simd::Vector;
 
 /// Rounded to the nearest bf16, ties to even; NaN stays NaN.
 #[inline(always)]
@@ -22,32 +12,38 @@ pub(crate) fn bf16(x: f32) -> u16 {
     ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16
 }
 
-/// eˣ, with a relative error below 2e-7; 0 below −87.3, and the greatest number or infinity above 88.
+/// The polynomial with `coefficients`, the highest power first.
 #[inline(always)]
-pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
-    // Adding it rounds to an integer, which then stands in the lowest bits.
+fn polynomial<V: Vector, const N: usize>(coefficients: [f32; N], x: V) -> V {
+    let mut sum = V::splat(coefficients[0]);
+    for &c in &coefficients[1..] {
+        sum = sum.fma(x, V::splat(c));
+    }
+    sum
+}
+
+/// eˣ, with a relative error below 2e-7; 0 below −87.3, infinity above 88.73.
+#[inline(always)]
+pub(crate) fn exp<V: Vector>(x: V) -> V {
+    // Adding it rounds to an integer.
     const MAGIC: f32 = 12_582_912.0;
     // ln 2 in two parts, the first with so few bits that its multiples are exact.
     const HIGH: f32 = 0.693_359_4;
     const LOW: f32 = -2.121_944_4e-4;
     // x = n ln 2 + r, |r| ≤ ln 2 / 2; eʳ = 1 + r + r² q(r), q by minimax.
     const Q: [f32; 5] = [0.001_381_461_3, 0.008_368_71, 0.041_668_39, 0.166_665_21, 0.499_999_94];
-    let clamped = x.clamp(-87.336_54, 88.722_8);
-    let shifted = fma::<FMA>(clamped, std::f32::consts::LOG2_E, MAGIC);
-    let n = shifted - MAGIC;
-    let r = fma::<FMA>(n, -LOW, fma::<FMA>(n, -HIGH, clamped));
-    let e = fma::<FMA>(r * r, polynomial::<FMA, 5>(Q, r), r) + 1.0;
-    // 2ⁿ in two factors, as n may be 128.
-    let n = (shifted.to_bits() as i32) - (MAGIC.to_bits() as i32);
-    let half = n >> 1;
-    let power = |n: i32| f32::from_bits(((n + 127) << 23) as u32);
-    let value = e * power(half) * power(n - half);
-    if x < -87.336_54 { 0.0 } else { value }
+    const LEAST: f32 = -87.336_54;
+    // NaN passes, as it is the second argument.
+    let clamped = V::splat(88.8).min(V::splat(LEAST).max(x));
+    let n = clamped.fma(V::splat(std::f32::consts::LOG2_E), V::splat(MAGIC)).sub(V::splat(MAGIC));
+    let r = n.fma(V::splat(-LOW), n.fma(V::splat(-HIGH), clamped));
+    let e = r.mul(r).fma(polynomial(Q, r), r).add(V::splat(1.0));
+    x.select_below(V::splat(LEAST), V::zero(), e.scale(n))
 }
 
-/// The normal distribution function Φ(x) and its density φ(x), each with an error below 1e-7.
+/// The normal distribution function Φ(x) and its density φ(x), each with an error below 2e-7.
 #[inline(always)]
-pub(crate) fn normal<const FMA: bool>(x: f32) -> (f32, f32) {
+pub(crate) fn normal<V: Vector>(x: V) -> (V, V) {
     // Φ(−t) = exp(−t²/2) p(1 / (1 + 0.3 t)) for t from 0 to 14, p by minimax of the relative error.
     const P: [f32; 9] = [
         0.038_378_22,
@@ -62,13 +58,14 @@ pub(crate) fn normal<const FMA: bool>(x: f32) -> (f32, f32) {
     ];
     const DENSITY: f32 = 0.398_942_3;
     let t = x.abs();
-    let e = exp::<FMA>(-0.5 * t * t);
-    let tail = e * polynomial::<FMA, 9>(P, 1.0 / fma::<FMA>(0.3, t, 1.0));
-    (if x < 0.0 { tail } else { 1.0 - tail }, e * DENSITY)
+    let e = exp(t.mul(t).mul(V::splat(-0.5)));
+    let tail = e.mul(polynomial(P, V::splat(1.0).div(t.fma(V::splat(0.3), V::splat(1.0)))));
+    (x.select_below(V::zero(), tail, V::splat(1.0).sub(tail)), e.mul(V::splat(DENSITY)))
 }
 
 /// 1 / (1 + e⁻ˣ).
 #[inline(always)]
-pub(crate) fn sigmoid<const FMA: bool>(x: f32) -> f32 {
-    1.0 / (1.0 + exp::<FMA>(-x))
+pub(crate) fn sigmoid<V: Vector>(x: V) -> V {
+    let one = V::splat(1.0);
+    one.div(one.add(exp(V::zero().sub(x))))
 }

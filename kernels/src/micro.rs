@@ -2,7 +2,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use crate::amx::Tiles;
-use crate::math::fma;
+use crate::simd::Vector;
 use crate::tile::{Precision, Tile};
 use crate::{Isa, isa::versions};
 
@@ -61,25 +61,24 @@ impl Multiplier {
 const ROWS: usize = 4;
 
 versions! {
-    fn multiply_words<FMA>(a: &[Tile<u32>], b: &[Tile<u32>], c: &mut [Tile<f32>; 4], add: bool) {
-        strips(a, b, c, add, #[inline(always)] |sums: &mut [[f32; 16]; ROWS], a: [u32; ROWS], b: &[u32]| {
-            for (sums, a) in sums.iter_mut().zip(a) {
-                for (sum, &b) in sums.iter_mut().zip(b) {
-                    *sum = fma::<FMA>(f32::from_bits(a), f32::from_bits(b), *sum);
-                }
+    fn multiply_words<V>(a: &[Tile<u32>], b: &[Tile<u32>], c: &mut [Tile<f32>; 4], add: bool) {
+        strips::<V>(a, b, c, add, #[inline(always)] |sums: &mut [V; ROWS], a: [u32; ROWS], b: &[u32; 16]| {
+            let b = V::load(&b.map(f32::from_bits));
+            for (sum, a) in sums.iter_mut().zip(a) {
+                *sum = V::splat(f32::from_bits(a)).fma(b, *sum);
             }
         });
     }
 }
 
 versions! {
-    fn multiply_pairs<FMA>(a: &[Tile<u32>], b: &[Tile<u32>], c: &mut [Tile<f32>; 4], add: bool) {
-        strips(a, b, c, add, #[inline(always)] |sums: &mut [[f32; 16]; ROWS], a: [u32; ROWS], b: &[u32]| {
-            for (sums, a) in sums.iter_mut().zip(a) {
-                for (sum, &b) in sums.iter_mut().zip(b) {
-                    *sum = fma::<FMA>(f32::from_bits(a << 16), f32::from_bits(b << 16), *sum);
-                    *sum = fma::<FMA>(f32::from_bits(a & !0xffff), f32::from_bits(b & !0xffff), *sum);
-                }
+    fn multiply_pairs<V>(a: &[Tile<u32>], b: &[Tile<u32>], c: &mut [Tile<f32>; 4], add: bool) {
+        strips::<V>(a, b, c, add, #[inline(always)] |sums: &mut [V; ROWS], a: [u32; ROWS], b: &[u32; 16]| {
+            let first = V::load(&b.map(|b| f32::from_bits(b << 16)));
+            let second = V::load(&b.map(|b| f32::from_bits(b & !0xffff)));
+            for (sum, a) in sums.iter_mut().zip(a) {
+                let first = V::splat(f32::from_bits(a << 16)).fma(first, *sum);
+                *sum = V::splat(f32::from_bits(a & !0xffff)).fma(second, first);
             }
         });
     }
@@ -87,30 +86,28 @@ versions! {
 
 /// Goes through the 32 × 32 sums in strips of [`ROWS`] by 16; `step` adds the products of one word of each row and 16 columns.
 #[inline(always)]
-fn strips(
+fn strips<V: Vector>(
     a: &[Tile<u32>],
     b: &[Tile<u32>],
     c: &mut [Tile<f32>; 4],
     add: bool,
-    step: impl Fn(&mut [[f32; 16]; ROWS], [u32; ROWS], &[u32]),
+    step: impl Fn(&mut [V; ROWS], [u32; ROWS], &[u32; 16]),
 ) {
     for (i, c) in c.iter_mut().enumerate() {
         let (upper, right) = (i / 2, i % 2);
         for row in (0..16).step_by(ROWS) {
-            let mut sums = [[0.0; 16]; ROWS];
+            let mut sums = [V::zero(); ROWS];
             if add {
-                for (sums, c) in sums.iter_mut().zip(c.0[row * 16..].chunks_exact(16)) {
-                    sums.copy_from_slice(c);
-                }
+                sums = std::array::from_fn(|r| V::load(c.row(row + r)));
             }
             for (a, b) in a.chunks_exact(2).zip(b.chunks_exact(2)) {
                 for word in 0..16 {
                     let rows = std::array::from_fn(|r| a[upper].0[(row + r) * 16 + word]);
-                    step(&mut sums, rows, &b[right].0[word * 16..word * 16 + 16]);
+                    step(&mut sums, rows, b[right].row(word));
                 }
             }
-            for (sums, c) in sums.iter().zip(c.0[row * 16..].chunks_exact_mut(16)) {
-                c.copy_from_slice(sums);
+            for (r, sum) in sums.into_iter().enumerate() {
+                sum.store(c.row_mut(row + r));
             }
         }
     }

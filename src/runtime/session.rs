@@ -10,7 +10,7 @@ use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{SessionInputValue, SessionInputs};
 use ort::value::{DynValue, Tensor, TensorElementType};
 
-use super::library;
+use super::{library, operators};
 
 /// Loads ONNX Runtime, once a process.
 ///
@@ -47,6 +47,7 @@ pub(super) fn commit(model: &[u8], downloads: &Path) -> Result<ort::session::Ses
         Some(prefix) => builder.with_profiling(Path::new(&prefix)).map_err(|e| fail(e.to_string()))?,
         None => builder,
     };
+    let builder = builder.with_operators(operators::domain()?).map_err(|e| fail(e.to_string()))?;
     // Idle threads that spin take the processor from rayon's, which prepare batches and update weights between runs.
     let mut builder = builder.with_config_entry("session.intra_op.allow_spinning", "0").map_err(|e| fail(e.to_string()))?;
     builder.commit_from_memory(model).map_err(|e| fail(e.to_string()))

@@ -12,7 +12,7 @@ use crate::model::batch::Batch;
 use crate::model::builder::{Additions, Parameter};
 use crate::model::directory::ModelDirectory;
 use crate::model::sentence;
-use crate::onnx::{self, DataType, Graph, Value, differentiate};
+use crate::onnx::{self, DataType, Graph, Operators, Value, differentiate};
 use crate::runtime::session::Input;
 use crate::runtime::trainable::{Buffers, Outputs, Parameters, Trainable};
 use crate::shape;
@@ -44,6 +44,8 @@ pub struct Shared {
     pub trained: Vec<String>,
     /// The length of an embedding.
     pub dimensions: usize,
+    /// What the encoder is built of.
+    pub operators: Operators,
     pub downloads: PathBuf,
 }
 
@@ -125,7 +127,7 @@ impl Differentiated {
 
 /// From tokens to the gradients of a loss in one graph.
 pub fn whole(task: &Task, shared: &mut Shared) -> Result<Differentiated> {
-    let g = Graph::new();
+    let g = Graph::with(shared.operators);
     let sentence = sentence::build(&g, &shared.directory, &shared.additions)?;
     let columns = sentence::columns(&g, sentence.embeddings, task.columns);
     let value = loss(&g, task, columns)?;
@@ -134,7 +136,7 @@ pub fn whole(task: &Task, shared: &mut Shared) -> Result<Differentiated> {
 
 /// From tokens to embeddings.
 pub fn forward(shared: &mut Shared) -> Result<Trainable> {
-    let g = Graph::new();
+    let g = Graph::with(shared.operators);
     let sentence = sentence::build(&g, &shared.directory, &shared.additions)?;
     g.output(EMBEDDINGS, sentence.embeddings);
     Trainable::open(&g.to_model()?, &shared.weights, &mut shared.buffers, vec![EMBEDDINGS.to_owned()], &shared.downloads)
@@ -147,7 +149,7 @@ pub fn embed(graph: &mut Trainable, batch: &Batch) -> Result<Vec<f32>> {
 
 /// From tokens and the gradients of a loss with respect to the embeddings to those with respect to the weights.
 pub fn backward(shared: &mut Shared) -> Result<Differentiated> {
-    let g = Graph::new();
+    let g = Graph::with(shared.operators);
     let sentence = sentence::build(&g, &shared.directory, &shared.additions)?;
     let upstream = g.input(UPSTREAM, DataType::F32, g.shape(sentence.embeddings));
     // The gradient of this sum is the chain rule.

@@ -15,6 +15,7 @@ use crate::model::builder::{Additions, Parameter};
 use crate::model::directory::ModelDirectory;
 use crate::model::sentence;
 use crate::model::weights::Weights;
+use crate::onnx::Operators;
 use crate::runtime::trainable::{Buffers, Outputs, Parameters};
 
 /// The weights in training, and the graphs that differentiate losses with respect to them.
@@ -62,7 +63,7 @@ enum Found {
 
 impl Step {
     /// Prepares to learn from data sets, `tasks` in their order. Weights that are not chosen stay as they are. Batches of more than
-    /// `mini_batch_tokens` tokens go through the model in parts (see [`super::gradcache`]), unless that is 0.
+    /// `mini_batch_tokens` tokens go through the model in parts (see [`super::gradcache`]), unless that is 0. The encoder is built of `operators`.
     ///
     /// # Errors
     /// The weights do not fit the configuration, what is chosen is not there, or ONNX Runtime cannot be had.
@@ -72,6 +73,7 @@ impl Step {
         tasks: &[Task],
         choice: &Choice,
         mini_batch_tokens: usize,
+        operators: Operators,
         downloads: &Path,
     ) -> Result<Self> {
         let (own, _) = graphs::parameters(directory, Additions::NONE)?;
@@ -98,6 +100,7 @@ impl Step {
             buffers: Buffers::default(),
             trained: trained.iter().map(|(name, _)| name.clone()).collect(),
             dimensions,
+            operators,
             downloads: downloads.to_owned(),
         };
         let mut different: Vec<Graphs> = Vec::new();

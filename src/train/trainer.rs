@@ -19,6 +19,7 @@ use super::treatment::Treatments;
 use crate::cancel::{Cancel, Cancelled};
 use crate::model::directory::ModelDirectory;
 use crate::model::weights::Weights;
+use crate::runtime::precision::Precision;
 
 /// Settings of a training.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +28,7 @@ pub struct Settings {
     pub epochs: usize,
     /// Tokens that go through the model at once; 0 for those of the whole batch.
     pub mini_batch_tokens: usize,
+    pub precision: Precision,
     /// Batches whose gradients make a step.
     pub accumulation: usize,
     /// Peak learning rate.
@@ -51,6 +53,7 @@ impl Default for Settings {
             choice: Choice::default(),
             epochs: 1,
             mini_batch_tokens: 0,
+            precision: Precision::Auto,
             accumulation: 1,
             lr: 2e-5,
             treatments: Treatments::default(),
@@ -155,7 +158,9 @@ pub fn train(
     place: Place,
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
-    let step = Step::new(directory, initial, &data.tasks(), &settings.choice, settings.mini_batch_tokens, place.downloads)?;
+    let operators = settings.precision.operators();
+    let step =
+        Step::new(directory, initial, &data.tasks(), &settings.choice, settings.mini_batch_tokens, operators, place.downloads)?;
     let plan = Plan::new(data.batches(settings.seed, settings.epochs), settings.accumulation);
     let total = plan.total();
     let schedule = Schedule { decay: settings.decay, warmup: settings.warmup.steps(total), total };

@@ -90,6 +90,10 @@ pub fn gemm(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Ve
     if node.int("transA", 0) == 1 {
         g.broken("Gemm", "the gradient of a transposed first factor is not written".into());
     }
+    if let (OWN, true, &[dx, true, true]) = (node.domain, transposed, wanted) {
+        let [dw, db] = g.weight_gradient(dy, x);
+        return vec![dx.then(|| Piece::Dense(g.gemm(&[dy, w], false, false))), Some(Piece::Dense(dw)), Some(Piece::Dense(db))];
+    }
     dense(wanted, |i| {
         Some(match (i, transposed) {
             (0, _) => g.gemm(&[dy, w], false, !transposed),

@@ -5,7 +5,6 @@ use super::super::graph::{Graph, Node, Value};
 use super::super::proto::MICROSOFT;
 use super::super::shape::{DataType, Dim, show};
 use super::{dense, first};
-use crate::shape;
 
 impl Graph {
     /// Turns the first half of every head of `x` `[tokens, heads · width]` against its second half by the angle of the token's
@@ -49,7 +48,7 @@ mod tests {
     #[test]
     fn halves_of_a_head_turn_against_each_other() {
         let g = Graph::new();
-        let x = g.input("x", DataType::F32, shape![3, 4]);
+        let x = g.input("x", DataType::F32, crate::shape![3, 4]);
         let (positions, cos, sin) = tables(&g);
         g.output("y", g.rotary(x, positions, cos, sin));
         let (_, y) = run(&g, &[("x", &[3, 4], &[1.0, 1.0, 0.0, 0.0, 5.0, 6.0, 7.0, 8.0, 0.0, 0.0, 1.0, 1.0])]).remove(0);

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::evaluation::Measure;
+use crate::runtime::precision::Precision;
 use crate::stage::ParameterError;
 use crate::train::choice::Choice;
 use crate::train::lora::Lora;
@@ -40,6 +41,8 @@ pub struct Train {
     pub sampler: Option<Sampler>,
     /// How several data sets take turns.
     pub mixing: Mixing,
+    /// How exactly matrix products are computed: `auto` is `bf16` on processors with instructions for it, else `fp32`.
+    pub precision: Precision,
     /// Batches whose gradients are averaged for a step: as much memory as one batch, and for losses that do not compare the texts of a batch
     /// with each other the same gradient as of one that is so many times larger.
     pub accumulation: usize,
@@ -96,6 +99,7 @@ impl Default for Train {
             mini_batch_tokens: 0,
             sampler: None,
             mixing: Mixing::default(),
+            precision: Precision::Auto,
             accumulation: 1,
             lr: 2e-5,
             schedule: Decay::default(),
@@ -184,6 +188,7 @@ impl Train {
             choice: Choice { train: self.train.clone(), lora: self.lora.clone(), seed: self.seed },
             epochs: self.epochs,
             mini_batch_tokens: self.mini_batch_tokens,
+            precision: self.precision,
             accumulation: self.accumulation,
             lr: self.lr,
             treatments: Treatments {
