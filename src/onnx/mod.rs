@@ -4,6 +4,7 @@
 
 pub mod differentiate;
 pub mod graph;
+mod memory;
 mod ops;
 pub mod proto;
 pub mod shape;
