@@ -6,6 +6,7 @@ pub mod differentiate;
 pub mod graph;
 mod memory;
 mod ops;
+pub use ops::own;
 pub mod proto;
 pub mod shape;
 

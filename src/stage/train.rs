@@ -1,24 +1,25 @@
 //! The stage `train`: fine-tunes an embedding model.
 
 mod curves;
+mod data;
 mod params;
 mod watch;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::externals::onnx_runtime;
+use super::prompts;
 use super::{Context, External, Outcome, OutputPort, ParameterError, Port, Stage, StageKind, Surroundings, configure, schema};
-use crate::artifact::{Example, Judgements, Kind, jsonl};
+use crate::artifact::{Judgements, Kind};
 use crate::model::card::Card;
 use crate::model::directory::ModelDirectory;
 use crate::model::embedder::Embedder;
 use crate::model::export::export;
-use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::Weights;
-use crate::train::data::{Data, DataSet, Sampling};
+use crate::train::data::DataSet;
 use crate::train::trainer::Place;
 use crate::train::{Trained, train};
 use params::Train;
@@ -82,19 +83,18 @@ impl Stage for Train {
             let message = "`patience` counts evaluations, and there are none; connect judged queries to the input `eval`";
             return Err(ParameterError::new("patience", message));
         }
-        let guided = std::iter::once(&self.loss).chain(self.losses.values()).any(|loss| loss.formula().is_guided());
-        if guided && !inputs.contains(&"guide") {
-            let message =
-                "the loss `gist` asks a guide model: connect the input `guide`, or let the model guide itself with `guide: self`";
-            return Err(ParameterError::new("loss", message));
+        let is_guided = self.all_losses().any(|(_, loss)| loss.formula().is_guided());
+        match (is_guided, inputs.contains(&"guide")) {
+            (true, false) => {
+                let message = "the loss `gist` asks a guide: connect a model to the input `guide`, or let the model guide itself with `guide: self`";
+                Err(ParameterError::new("loss", message))
+            }
+            (false, true) => {
+                let message = "the input `guide` is for the loss `gist` with `guide: model`; remove the input, or use that loss";
+                Err(ParameterError::new("", message))
+            }
+            _ => Ok(()),
         }
-        if !guided && inputs.contains(&"guide") {
-            return Err(ParameterError::new(
-                "",
-                "the input `guide` is for the loss `gist` with `guide: model`; remove the input, or use that loss",
-            ));
-        }
-        Ok(())
     }
 
     fn externals(&self, surroundings: &Surroundings) -> Result<Vec<External>> {
@@ -102,52 +102,29 @@ impl Stage for Train {
     }
 
     fn run(&self, context: &Context) -> Result<Outcome> {
-        let directory = ModelDirectory::open(context.input("model")?)?;
+        let mut directory = ModelDirectory::open(context.input("model")?)?;
+        if let Some(other) = &self.prompts {
+            directory.prompts = directory.prompts.replaced(other);
+        }
         let initial = Weights::read(&directory.weights())?;
-        let sets = self.data_sets(context)?;
-        let mut warnings: Vec<String> = Vec::new();
-        for set in &sets {
-            warnings.extend(set.warnings(directory.config.hidden_size, directory.normalize));
-        }
-        warnings.sort();
-        warnings.dedup();
+        let sets = data::read(self, context)?;
+        let warnings = data::warnings(&sets, &directory);
         warnings.iter().for_each(|w| context.reporter.log(w));
-        let sampling = Sampling { batch_size: self.batch_size, sampler: self.sampler, mixing: self.mixing };
-        let mut data = Data::new(&sets, &Tokenizer::open(&directory.path, directory.max_seq_length)?, sampling)?;
-        if data.is_guided() {
-            guide(&mut data, context)?;
-        }
         let eval = context.optional_input("eval").map(|folder| Judgements::read(folder, "test")).transpose()?;
+        let data = data::prepare(&sets, self, &directory, context)?;
         let mut watch = Watch::new(context, &directory, eval, &self.metric);
         let place = Place { downloads: context.downloads, checkpoints: context.checkpoints, cancel: context.cancel };
         let trained = train(&directory, &initial, &data, &self.settings(), place, &mut watch)?;
         context.reporter.log("writing the model");
         export(&directory, &trained.weights, &self.card(&directory, &sets, &trained), context.output("model")?)?;
         let examples = sets.iter().map(|set| set.rows.len()).sum();
-        let title = format!("{} on {examples} examples", self.loss.formula().describe());
+        let title = format!("{} on {examples} examples", described(&sets).join("; "));
         curves::write(&trained, &title, &self.metric.to_string(), context.output("curves")?)?;
         Ok(self.outcome(&trained, examples, warnings))
     }
 }
 
 impl Train {
-    /// The data sets at the input `triplets`, each with its loss.
-    fn data_sets(&self, context: &Context) -> Result<Vec<DataSet>> {
-        let inputs = context.inputs("triplets");
-        for name in self.losses.keys() {
-            if !inputs.iter().any(|(label, _)| label == name) {
-                let known: Vec<String> = inputs.iter().map(|(label, _)| format!("`{label}`")).collect();
-                bail!("`losses` names the data set `{name}`, which is not among the inputs: there are {}", known.join(", "));
-            }
-        }
-        let read = |(label, path): (&str, &Path)| {
-            let loss = self.losses.get(label).unwrap_or(&self.loss).clone();
-            let rows = jsonl::numbered::<Example>(path, &format!("data set `{label}`"))?;
-            Ok(DataSet { name: label.to_owned(), rows, loss })
-        };
-        inputs.into_iter().map(read).collect()
-    }
-
     fn outcome(&self, trained: &Trained, examples: usize, warnings: Vec<String>) -> Outcome {
         let progress = &trained.progress;
         let mut metrics = BTreeMap::from([("steps".to_owned(), progress.done() as f64)]);
@@ -167,11 +144,8 @@ impl Train {
     }
 
     fn card(&self, directory: &ModelDirectory, sets: &[DataSet], trained: &Trained) -> Card {
-        let losses = sets.iter().map(|set| {
-            let name = if sets.len() == 1 { "loss".to_owned() } else { format!("loss of {}", set.name) };
-            (name, set.loss.formula().describe())
-        });
-        let counts: Vec<String> = sets.iter().map(|set| format!("{} of {}", set.rows.len(), set.name)).collect();
+        let losses = described(sets).into_iter().map(|loss| ("loss".to_owned(), loss));
+        let counts: Vec<String> = sets.iter().map(|set| format!("{} of `{}`", set.rows.len(), set.name)).collect();
         Card {
             base_model: self.base_model.clone().unwrap_or_else(|| directory.config.model_type.clone()),
             settings: losses.chain(self.described()).collect(),
@@ -184,20 +158,18 @@ impl Train {
                 .map(|e| (e.step.to_string(), e.metrics.iter().map(|(k, v)| (k.clone(), *v)).collect()))
                 .collect(),
             best: trained.progress.best(),
-            dimensions: directory.config.hidden_size,
+            dimensions: directory.dimensions(),
             max_seq_length: directory.max_seq_length,
-            pooling: directory.pooling.name().to_owned(),
+            pooling: directory.pooling.name(),
             normalize: directory.normalize,
         }
     }
 }
 
-/// Embeds every text with the model at the input `guide`.
-fn guide(data: &mut Data, context: &Context) -> Result<()> {
-    let embedder = Embedder::open(context.input("guide")?, context.downloads)?;
-    let total = data.texts().len() as u64;
-    let progress = |n: usize| context.progress(n as u64, total, "texts", "asking the guide");
-    let vectors = embedder.encode(data.texts(), context.cancel, &progress)?;
-    data.guide(embedder.dimensions(), vectors.into_raw_vec_and_offset().0);
-    Ok(())
+/// The losses of data sets; of several that differ, with their names.
+fn described(sets: &[DataSet]) -> Vec<String> {
+    match sets {
+        [first, others @ ..] if others.iter().all(|set| set.loss == first.loss) => vec![first.loss.formula().describe()],
+        sets => sets.iter().map(|set| format!("`{}`: {}", set.name, set.loss.formula().describe())).collect(),
+    }
 }

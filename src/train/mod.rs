@@ -1,7 +1,6 @@
 //! Training: losses (one file each), data sets and samplers, the graphs of a step, the optimizer, schedules and the loop.
 
 pub mod checkpoint;
-pub mod choice;
 pub mod data;
 mod gradcache;
 pub mod graphs;

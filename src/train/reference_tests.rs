@@ -10,7 +10,7 @@ use super::loss::Loss;
 use super::optimizer::{AdamW, Optimizer, clip_factor, norm};
 use super::sampling::Mixing;
 use super::schedule::linear;
-use super::step::Step;
+use super::step::{Choice, Step};
 use crate::artifact::Example;
 use crate::cancel::Cancel;
 use crate::model::directory::ModelDirectory;
@@ -18,7 +18,7 @@ use crate::model::embedder::Embedder;
 use crate::model::testing::minilm;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::Weights;
-use crate::onnx::Operators;
+use crate::runtime::precision::Precision;
 use crate::runtime::testing::downloads;
 
 #[derive(Deserialize)]
@@ -80,9 +80,9 @@ fn follow(name: &str, loss: &str) {
     let tokenizer = Tokenizer::open(&directory.path, directory.max_seq_length).unwrap();
     let set = DataSet { name: name.to_owned(), rows: case.rows(), loss };
     let sampling = Sampling { batch_size: 8, sampler: None, mixing: Mixing::default() };
-    let data = Data::new(&[set], &tokenizer, sampling).unwrap();
+    let data = Data::new(&[set], &tokenizer, &directory.prompts, sampling).unwrap();
     let mut step =
-        Step::new(&directory, &initial, &data.tasks(), &Choice::default(), 0, Operators::Own { bf16: false }, &downloads())
+        Step::new(&directory, &initial, &data.tasks(), &Choice { precision: Precision::Fp32, ..Choice::default() }, &downloads())
             .unwrap();
     let mut optimizer = Optimizer::new(AdamW::default(), step.parameters());
     let names: Vec<String> = step.parameters().map(|(n, _)| n.to_owned()).collect();

@@ -4,27 +4,37 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use super::choice::Choice;
 use super::data::Columns;
 use super::gradcache::Parts;
-use super::graphs::{self, Differentiated, Names, OfEmbeddings, Shared, Task};
-use super::lora;
+use super::graphs::{self, Differentiated, Names, OfEmbeddings, Shared, Task, Weight};
+use super::lora::{self, Lora};
 use super::optimizer::{Gradient, Sum};
+use super::select::Selection;
 use crate::model::batch::Batch;
-use crate::model::builder::{Additions, Parameter};
+use crate::model::builder::Parameter;
 use crate::model::directory::ModelDirectory;
 use crate::model::sentence;
 use crate::model::weights::Weights;
-use crate::onnx::Operators;
+use crate::onnx::Graph;
+use crate::runtime::precision::Precision;
 use crate::runtime::trainable::{Buffers, Outputs, Parameters};
+
+/// What is trained of a model, and how.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Choice {
+    pub train: Selection,
+    /// In place of the model's own weights.
+    pub lora: Option<Lora>,
+    /// Of what adapters begin with.
+    pub seed: u64,
+    /// Tokens that go through the model at once: batches of more go through it in parts (see [`super::gradcache`]). 0 for those of the whole batch.
+    pub mini_batch_tokens: usize,
+    pub precision: Precision,
+}
 
 /// The weights in training, and the graphs that differentiate losses with respect to them.
 pub struct Step {
     shared: Shared,
-    /// Name and shape of each.
-    trained: Vec<(String, Vec<usize>)>,
-    /// Of all weights, in the order in which the encoder uses them.
-    names: Vec<String>,
     /// What adapters are multiplied by.
     scale: f32,
     tasks: Vec<Graphs>,
@@ -33,6 +43,8 @@ pub struct Step {
     parts: Option<Parts>,
     /// Of a batch that went through the model in parts.
     sum: Sum,
+    /// Whether there is something in it.
+    is_summed: bool,
     /// Tokens that go through the model at once; 0 for those of the whole batch.
     mini_batch_tokens: usize,
 }
@@ -62,43 +74,40 @@ enum Found {
 }
 
 impl Step {
-    /// Prepares to learn from data sets, `tasks` in their order. Weights that are not chosen stay as they are. Batches of more than
-    /// `mini_batch_tokens` tokens go through the model in parts (see [`super::gradcache`]), unless that is 0. The encoder is built of `operators`.
+    /// Prepares to learn from data sets, `tasks` in their order.
     ///
     /// # Errors
     /// The weights do not fit the configuration, what is chosen is not there, or ONNX Runtime cannot be had.
-    pub fn new(
-        directory: &ModelDirectory,
-        weights: &Weights,
-        tasks: &[Task],
-        choice: &Choice,
-        mini_batch_tokens: usize,
-        operators: Operators,
-        downloads: &Path,
-    ) -> Result<Self> {
-        let (own, _) = graphs::parameters(directory, Additions::NONE)?;
-        sentence::check(&own, directory, weights)?;
-        let additions = choice.additions(&names(&own))?;
-        let (parameters, dimensions) = graphs::parameters(directory, &additions)?;
-        let chosen = choice.trained(&names(&parameters))?;
-        let (mut all, mut trained) = (Vec::new(), Vec::new());
-        // The weights in training first: that is the order they are updated in.
-        for wanted in [true, false] {
-            for (parameter, _) in parameters.iter().zip(&chosen).filter(|(_, chosen)| **chosen == wanted) {
-                all.push((parameter, lora::initial(&parameter.name, &parameter.shape, choice.seed)));
-                trained.extend(wanted.then(|| (parameter.name.clone(), parameter.shape.clone())));
+    pub fn new(directory: &ModelDirectory, weights: &Weights, tasks: &[Task], choice: &Choice, downloads: &Path) -> Result<Self> {
+        let targets = choice.lora.as_ref().map(Lora::targets).transpose()?;
+        let operators = choice.precision.operators();
+        let g = Graph::with(operators);
+        let sentence = graphs::sentence(&g, directory, targets.as_ref())?;
+        let dimensions = g.last(sentence.embeddings);
+        let adapters: Vec<Option<Vec<f32>>> =
+            sentence.parameters.iter().map(|p| lora::initial(&p.name, &p.shape, choice.seed)).collect();
+        let own = sentence.parameters.iter().zip(&adapters).filter(|(_, adapter)| adapter.is_none()).map(|(p, _)| p.clone());
+        sentence::check(&own.collect::<Vec<_>>(), directory, weights)?;
+        let names: Vec<&str> = sentence.parameters.iter().map(|p| p.name.as_str()).collect();
+        let trained = match &targets {
+            Some(targets) => {
+                targets.check(&names)?;
+                adapters.iter().map(Option::is_some).collect()
             }
-        }
-        let initial = all.iter().filter_map(|(parameter, adapter)| {
-            let data = adapter.as_deref().or_else(|| weights.get(&parameter.name).map(|(_, data)| data))?;
-            Some((parameter.name.as_str(), parameter.shape.as_slice(), data))
+            None => choice.train.choose(&names)?,
+        };
+        let initial = sentence.parameters.iter().zip(&adapters).filter_map(|(p, adapter)| {
+            let data = adapter.as_deref().or_else(|| weights.get(&p.name).map(|(_, data)| data))?;
+            Some((p.name.as_str(), p.shape.as_slice(), data))
         });
+        let values = Parameters::new(initial, downloads)?;
+        let weight = |(p, is_trained): (&Parameter, bool)| Weight { name: p.name.clone(), shape: p.shape.clone(), is_trained };
         let shared = Shared {
             directory: directory.clone(),
-            additions,
-            weights: Parameters::new(initial, downloads)?,
+            targets,
+            weights: sentence.parameters.iter().zip(trained).map(weight).collect(),
+            values,
             buffers: Buffers::default(),
-            trained: trained.iter().map(|(name, _)| name.clone()).collect(),
             dimensions,
             operators,
             downloads: downloads.to_owned(),
@@ -112,14 +121,39 @@ impl Step {
                 different.push(Graphs { task: task.clone(), names: Names::new(task), whole: None, of_embeddings: None });
             }
         }
-        let (names, sum) = (names(&parameters).into_iter().map(str::to_owned).collect(), Sum::default());
-        let scale = choice.scale();
-        Ok(Step { shared, trained, names, scale, tasks: different, task_of, parts: None, sum, mini_batch_tokens })
+        let scale = choice.lora.as_ref().map_or(0.0, |lora| (lora.alpha / lora.rank as f64) as f32);
+        let mini_batch_tokens = choice.mini_batch_tokens;
+        Ok(Step {
+            shared,
+            scale,
+            tasks: different,
+            task_of,
+            parts: None,
+            sum: Sum::default(),
+            is_summed: false,
+            mini_batch_tokens,
+        })
     }
 
     /// The weights in training: name and shape.
     pub fn parameters(&self) -> impl Iterator<Item = (&str, &[usize])> {
-        self.trained.iter().map(|(name, shape)| (name.as_str(), shape.as_slice()))
+        self.shared.weights.iter().filter(|w| w.is_trained).map(|w| (w.name.as_str(), w.shape.as_slice()))
+    }
+
+    /// The names of all weights of the graph, in the order in which the encoder uses them.
+    pub fn names(&self) -> Vec<&str> {
+        self.shared.weights.iter().map(|w| w.name.as_str()).collect()
+    }
+
+    /// The weights in training, in the order of [`Step::parameters`].
+    pub fn values(&self) -> Vec<&[f32]> {
+        let all = self.shared.values.iter().zip(&self.shared.weights);
+        all.filter(|(_, weight)| weight.is_trained).map(|((_, data), _)| data).collect()
+    }
+
+    /// As [`Step::values`], to be changed in place.
+    pub fn values_mut(&mut self) -> Vec<&mut [f32]> {
+        values_mut(&mut self.shared.values, &self.shared.weights)
     }
 
     /// Loss and gradients of a batch of data set `set`.
@@ -136,12 +170,14 @@ impl Step {
             let loss = opened(&mut graphs.of_embeddings, || OfEmbeddings::open(&graphs.task, &mut self.shared))?;
             let parts = opened(&mut self.parts, || Parts::open(&mut self.shared))?;
             // A sum that nobody took, or that an error left half-way, does not count.
-            self.sum = Sum::default();
+            if std::mem::replace(&mut self.is_summed, true) {
+                self.sum = Sum::default();
+            }
             let loss = parts.run(loss, batch, self.mini_batch_tokens, &self.shared, &mut self.sum)?;
             return Ok(Run { loss, tokens, found: Found::Sum });
         }
         let graph = opened(&mut graphs.whole, || graphs::whole(&graphs.task, &mut self.shared))?;
-        let texts = Batch::new(&batch.texts.concat(), self.shared.directory.pooling);
+        let texts = Batch::new(&batch.texts.concat(), &self.shared.directory.pooling);
         let mut inputs = texts.inputs();
         inputs.extend(graphs.names.inputs(batch));
         let (loss, outputs) = graph.run(&inputs)?;
@@ -154,10 +190,12 @@ impl Step {
     /// # Errors
     /// An output is missing, which a graph of ours has.
     pub fn update<T>(&mut self, run: &Run, update: impl FnOnce(Vec<&mut [f32]>, &[Gradient]) -> T) -> Result<T> {
-        let mut weights = self.shared.weights.values_mut();
-        weights.truncate(self.trained.len());
+        let weights = values_mut(&mut self.shared.values, &self.shared.weights);
         let (task, outputs) = match &run.found {
-            Found::Sum => return Ok(self.sum.take(|gradients| update(weights, gradients))),
+            Found::Sum => {
+                self.is_summed = false;
+                return Ok(self.sum.take(|gradients| update(weights, gradients)));
+            }
             Found::Buffers { task, outputs } => (*task, outputs),
         };
         let graph = self.tasks.get(task).and_then(|graphs| graphs.whole.as_ref()).context("the graph of a run is not open")?;
@@ -201,8 +239,9 @@ impl Step {
     }
 }
 
-fn names(parameters: &[Parameter]) -> Vec<&str> {
-    parameters.iter().map(|parameter| parameter.name.as_str()).collect()
+/// The values of those of `weights` that are trained.
+fn values_mut<'a>(values: &'a mut Parameters, weights: &[Weight]) -> Vec<&'a mut [f32]> {
+    values.values_mut().into_iter().zip(weights).filter(|(_, weight)| weight.is_trained).map(|(data, _)| data).collect()
 }
 
 /// What is in `slot`, opened first if it is empty.

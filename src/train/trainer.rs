@@ -8,7 +8,6 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use super::checkpoint::{Checkpoints, State};
-use super::choice::Choice;
 use super::data::{Batch, Data};
 use super::optimizer::{AdamW, Optimizer, Sum, clip_factor, norm};
 use super::plan::Plan;
@@ -19,16 +18,12 @@ use super::treatment::Treatments;
 use crate::cancel::{Cancel, Cancelled};
 use crate::model::directory::ModelDirectory;
 use crate::model::weights::Weights;
-use crate::runtime::precision::Precision;
 
 /// Settings of a training.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     pub choice: Choice,
     pub epochs: usize,
-    /// Tokens that go through the model at once; 0 for those of the whole batch.
-    pub mini_batch_tokens: usize,
-    pub precision: Precision,
     /// Batches whose gradients make a step.
     pub accumulation: usize,
     /// Peak learning rate.
@@ -145,8 +140,7 @@ pub struct Trained {
     pub planned: usize,
 }
 
-/// Trains the model of `directory` on `data`. Goes on from the last checkpoint, if there
-/// is one, and ends with the same bytes as without the interruption.
+/// Trains the model of `directory` on `data`. Goes on from the last checkpoint, if there is one, and ends with the same bytes as without the interruption.
 ///
 /// # Errors
 /// The weights do not fit, ONNX Runtime fails, the loss stops being a number, or `cancel` is set: how far it is, is kept then.
@@ -158,9 +152,7 @@ pub fn train(
     place: Place,
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
-    let operators = settings.precision.operators();
-    let step =
-        Step::new(directory, initial, &data.tasks(), &settings.choice, settings.mini_batch_tokens, operators, place.downloads)?;
+    let step = Step::new(directory, initial, &data.tasks(), &settings.choice, place.downloads)?;
     let plan = Plan::new(data.batches(settings.seed, settings.epochs), settings.accumulation);
     let total = plan.total();
     let schedule = Schedule { decay: settings.decay, warmup: settings.warmup.steps(total), total };
@@ -299,14 +291,13 @@ impl Training<'_> {
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let (step, total) = (self.progress.done() + 1, self.plan.total());
-        let name = self.data.name(batch.set);
-        observer.note(&format!("the texts of batch {} of epoch {}, from the data set `{name}`:", number + 1, epoch + 1));
+        observer.note(&format!("the texts of batch {} of epoch {}, whose loss is {loss}:", number + 1, epoch + 1));
         for &row in &batch.rows {
             observer.note(&format!("{:?}", self.data.row(batch.set, row)));
         }
-        let short = |text: &str| format!("`{}`", text.chars().take(60).collect::<String>());
-        let first = batch.rows.first().map(|&row| self.data.row(batch.set, row)).unwrap_or_default();
-        let first: Vec<String> = first.into_iter().map(short).collect();
+        let short = |text: &&str| format!("`{}`", text.chars().take(60).collect::<String>());
+        let first = batch.rows.first().map(|&row| self.data.row(batch.set, row));
+        let first = first.map(|texts| texts.iter().map(short).collect::<Vec<_>>().join(", "));
         bail!(
             "step {step} of {total}: the loss is {loss} and the gradient's norm {norm}; batch {} of epoch {} begins with {}, and all of its texts \
              are in the stage's log; a lower `lr` or a longer warm-up usually mend this",

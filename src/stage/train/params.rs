@@ -6,9 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::evaluation::Measure;
+use crate::model::prompts::OtherPrompts;
 use crate::runtime::precision::Precision;
-use crate::stage::ParameterError;
-use crate::train::choice::Choice;
+use crate::stage::{ParameterError, prompts};
 use crate::train::lora::Lora;
 use crate::train::sampling::{Mixing, Sampler};
 use crate::train::schedule::Decay;
@@ -24,28 +24,27 @@ use crate::train::{Loss, Settings};
 pub struct Train {
     /// What is minimised.
     pub loss: Loss,
-    /// Losses of data sets for which `loss` does not hold, by the names of the data sets in `inputs`:
-    /// `{ graded: { name: cosent } }`.
+    /// Losses of data sets that `loss` is not for, by the names of the data sets among the inputs: `{ graded: { name: cosent } }`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub losses: BTreeMap<String, Loss>,
     /// Passes over the examples.
     pub epochs: usize,
     /// Examples a batch.
     pub batch_size: usize,
-    /// Tokens that go through the model at once. A batch with more goes through it in parts (GradCache): the same loss and the same gradients, but for
-    /// their last digits, with the memory of a part and a second forward pass. So losses that live on large batches (`mnrl`, `gist`) have them of
-    /// 1,000 and more. 0: the whole batch at once.
+    /// Tokens that go through the model at once. A batch of more goes through it in parts (GradCache): loss and gradients are the same but for their last
+    /// digits, and the memory is that of a part, for a second forward pass. With it, `mnrl` and `gist` can compare thousands of
+    /// examples with each other. 0: the whole batch at once.
     pub mini_batch_tokens: usize,
-    /// How data sets are cut into batches; left out, as suits the loss: `no_duplicates` for `mnrl` and `gist`, else `shuffled`.
+    /// How a data set is cut into batches. Left out, as its loss is best served: `no_duplicates` for `mnrl` and `gist`, else `shuffled`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sampler: Option<Sampler>,
-    /// How several data sets take turns.
+    /// How several data sets are mixed.
     pub mixing: Mixing,
-    /// How exactly matrix products are computed: `auto` is `bf16` on processors with instructions for it, else `fp32`.
-    pub precision: Precision,
     /// Batches whose gradients are averaged for a step: as much memory as one batch, and for losses that do not compare the texts of a batch
     /// with each other the same gradient as of one that is so many times larger.
     pub accumulation: usize,
+    /// How exactly matrix products are computed: `auto` is `bf16` on processors with instructions for it, else `fp32`.
+    pub precision: Precision,
     /// Peak learning rate.
     pub lr: f64,
     /// How the learning rate goes on after the warm-up.
@@ -82,6 +81,10 @@ pub struct Train {
     /// Steps between checkpoints, from which an interrupted training goes on; 0 for none but when it is interrupted with Ctrl-C. Does not change
     /// the result.
     pub checkpoint_steps: usize,
+    /// Prompts in the place of the model's own: `{ query: "query: ", document: "passage: " }`. The first text of an example is taken
+    /// for a query, the others for documents. The fine-tuned model keeps them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<OtherPrompts>,
     /// Seed of the order of the examples and of what adapters begin with.
     pub seed: u64,
     /// Name of the model that is trained, for the model card.
@@ -97,9 +100,9 @@ impl Default for Train {
             epochs: 3,
             batch_size: 8,
             mini_batch_tokens: 0,
+            precision: Precision::Auto,
             sampler: None,
             mixing: Mixing::default(),
-            precision: Precision::Auto,
             accumulation: 1,
             lr: 2e-5,
             schedule: Decay::default(),
@@ -116,6 +119,7 @@ impl Default for Train {
             metric: Measure::default(),
             patience: 0,
             checkpoint_steps: 100,
+            prompts: None,
             seed: 42,
             base_model: None,
         }
@@ -152,11 +156,17 @@ impl Train {
             return refuse("layer_decay", format!("`layer_decay` must be above 0 and at most 1, not {}", self.layer_decay));
         }
         self.check_choice()?;
-        let all = std::iter::once(("loss".to_owned(), &self.loss));
-        for (place, loss) in all.chain(self.losses.iter().map(|(name, loss)| (format!("losses.{name}"), loss))) {
+        prompts::check(self.prompts.as_ref())?;
+        for (place, loss) in self.all_losses() {
             loss.formula().check().or_else(|bad| refuse(&format!("{place}.{}", bad.field), bad.message))?;
         }
         Ok(())
+    }
+
+    /// Every loss, and the parameter that it is.
+    pub fn all_losses(&self) -> impl Iterator<Item = (String, &Loss)> {
+        let others = self.losses.iter().map(|(name, loss)| (format!("losses.{name}"), loss));
+        std::iter::once(("loss".to_owned(), &self.loss)).chain(others)
     }
 
     /// Patterns, and what excludes each other.
@@ -185,10 +195,14 @@ impl Train {
 
     pub fn settings(&self) -> Settings {
         Settings {
-            choice: Choice { train: self.train.clone(), lora: self.lora.clone(), seed: self.seed },
+            choice: Choice {
+                train: self.train.clone(),
+                lora: self.lora.clone(),
+                seed: self.seed,
+                mini_batch_tokens: self.mini_batch_tokens,
+                precision: self.precision,
+            },
             epochs: self.epochs,
-            mini_batch_tokens: self.mini_batch_tokens,
-            precision: self.precision,
             accumulation: self.accumulation,
             lr: self.lr,
             treatments: Treatments {
@@ -225,6 +239,9 @@ impl Train {
             setting("seed", self.seed.to_string()),
         ];
         let mut unusual = |is: bool, name: &str, value: String| settings.extend(is.then(|| setting(name, value)));
+        unusual(self.sampler.is_some(), "sampler", json(&self.sampler));
+        unusual(self.mixing != usual.mixing, "mixing", json(&self.mixing));
+        unusual(self.mini_batch_tokens != usual.mini_batch_tokens, "mini_batch_tokens", self.mini_batch_tokens.to_string());
         unusual(self.accumulation != usual.accumulation, "accumulation", self.accumulation.to_string());
         unusual(self.train != usual.train, "train", json(&self.train));
         if let Some(lora) = &self.lora {
@@ -264,6 +281,8 @@ mod tests {
         insta::assert_snapshot!(refused(json!({ "lr_groups": [{ "match": "embeddings", "factor": -1 }] })), @"lr_groups[0].factor: a factor must not be negative, but is -1");
         insta::assert_snapshot!(refused(json!({ "lr_groups": [{ "match": "", "factor": 1 }] })), @"lr_groups[0].match: a pattern of names is empty; write one as `encoder.layer.5.*`");
         insta::assert_snapshot!(refused(json!({ "lora": { "rank": 0 } })), @"lora.rank: the rank must be at least 1");
+        insta::assert_snapshot!(refused(json!({ "loss": { "name": "mnrl", "scale": 0 } })), @"loss.scale: `scale` must be above 0, not 0");
+        insta::assert_snapshot!(refused(json!({ "losses": { "a": { "name": "triplet", "margin": -1 } } })), @"losses.a.margin: `margin` must be above 0, not -1");
         insta::assert_snapshot!(refused(json!({ "lora": {}, "train": { "last_layers": 1 } })), @"train: `train` and `lora` exclude each other: with `lora`, adapters alone are trained");
     }
 }
