@@ -18,6 +18,7 @@ use common::texts::Texts;
 use common::{Arguments, scratch, table, time};
 use retune::artifact::Example;
 use retune::cancel::Cancel;
+use retune::model::builder::Dropout;
 use retune::model::catalogue;
 use retune::model::directory::ModelDirectory;
 use retune::model::source::{Fetching, fetch};
@@ -25,9 +26,10 @@ use retune::model::tokenizer::Tokenizer;
 use retune::model::weights::Weights;
 use retune::runtime::cache;
 use retune::train::data::{Data, DataSet, Sampling};
-use retune::train::optimizer::AdamW;
 use retune::train::sampling::{Mixing, Sampler};
-use retune::train::trainer::{Observer, StepReport};
+use retune::train::select::Selection;
+use retune::train::step::Choice;
+use retune::train::trainer::{Observer, Place, StepReport};
 use retune::train::{Settings, train};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -225,22 +227,21 @@ fn contend(file: &Path) {
     let job: Job = serde_json::from_slice(&fs::read(file).expect("the job is there")).expect("it is a job");
     let directory = ModelDirectory::open(&job.model).expect("it is a model");
     let weights = Weights::read(&directory.weights()).expect("the model has weights");
-    let settings = Settings {
-        epochs: 1,
-        mini_batch_tokens: 0,
-        lr: job.lr,
-        optimizer: AdamW::default(),
-        warmup_steps: 0,
-        max_grad_norm: 1.0,
-        eval_steps: 0,
-        seed: job.seed,
+    let choice = Choice {
+        train: job.last_layers.map_or(Selection::All, Selection::LastLayers),
+        dropout: job
+            .dropout
+            .map_or(Dropout::Model, |share| if share > 0.0 { Dropout::Share(share as f32) } else { Dropout::Off }),
+        ..Choice::default()
     };
+    let settings = Settings { choice, lr: job.lr, seed: job.seed, ..Settings::default() };
     let data = data(&job);
     println!("ready");
     wait();
     let mut turns = Turns { began: Instant::now() };
     let (cache, never) = (cache::folder(), Cancel::default());
-    train(&directory, &weights, &data, &settings, &cache, &never, &mut turns).expect("the training succeeds");
+    let place = Place { downloads: &cache, checkpoints: Path::new(""), cancel: &never };
+    train(&directory, &weights, &data, &settings, place, &mut turns).expect("the training succeeds");
 }
 
 struct Turns {
@@ -249,7 +250,7 @@ struct Turns {
 
 impl Observer for Turns {
     fn step(&mut self, step: &StepReport) {
-        tell(&Turn { seconds: self.began.elapsed().as_secs_f64(), loss: Some(f64::from(step.loss)), processor: None });
+        tell(&Turn { seconds: self.began.elapsed().as_secs_f64(), loss: Some(step.passed.loss), processor: None });
         wait();
         self.began = Instant::now();
     }

@@ -44,7 +44,7 @@ pub fn token_model(directory: &ModelDirectory, weights: &Weights) -> Result<Vec<
 /// A stand-alone ONNX model from [`Batch::inputs`](super::batch::Batch::inputs) to embeddings.
 pub(super) fn embedding_model(directory: &ModelDirectory, weights: &Weights) -> Result<Vec<u8>> {
     let g = Graph::new();
-    let sentence = build(&g, directory, Additions::NONE)?;
+    let sentence = build(&g, directory, Additions::default())?;
     check(&sentence.parameters, directory, weights)?;
     g.output("embeddings", sentence.embeddings);
     Ok(g.to_model_with(|name| weights.get(name).map(|(_, data)| data))?)

@@ -6,7 +6,6 @@ mod params;
 mod watch;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use anyhow::Result;
 
@@ -16,7 +15,6 @@ use super::{Context, External, Outcome, OutputPort, ParameterError, Port, Stage,
 use crate::artifact::{Judgements, Kind};
 use crate::model::card::Card;
 use crate::model::directory::ModelDirectory;
-use crate::model::embedder::Embedder;
 use crate::model::export::export;
 use crate::model::weights::Weights;
 use crate::train::data::DataSet;
@@ -27,7 +25,7 @@ use watch::Watch;
 
 pub const KIND: StageKind = StageKind {
     name: "train",
-    version: 3,
+    version: 2,
     summary: "fine-tunes an embedding model",
     inputs: &[
         Port { name: "model", kind: Kind::Model, required: true, many: false, doc: "the model to start from" },

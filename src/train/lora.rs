@@ -1,15 +1,15 @@
 //! Low-rank adapters beside linear layers (Hu et al., "LoRA", 2021): y = x·Wᵀ + b + (alpha / rank)·(x·Aᵀ)·Bᵀ, in which A and B alone are
 //! trained. At the end they are merged into W, so the model is of the form it had.
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, bail};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::select::{Pattern, layer};
-use crate::model::builder::Adapters;
+use super::select::Pattern;
+use crate::model::builder::Adapter;
 use crate::model::weights::Weights;
 
 /// The queries and values of attention, by their names in the families of encoders; in some they are one layer with the keys.
@@ -47,62 +47,54 @@ impl Lora {
         self.target_modules.iter().enumerate().find_map(bad).map_or(Ok(()), Err)
     }
 
-    /// What comes out of an adapter is multiplied by this.
-    pub fn scale(&self) -> f32 {
-        (self.alpha / self.rank as f64) as f32
-    }
-
-    /// The patterns of the targets: of the whole name of a layer, and of its end.
-    fn targets(&self) -> Result<Vec<[Pattern; 2]>> {
+    pub fn targets(&self) -> Result<Targets> {
         let texts: Vec<&str> = match self.target_modules.as_slice() {
             [] => DEFAULT_TARGETS.to_vec(),
             given => given.iter().map(String::as_str).collect(),
         };
-        let read = |text: &str| Ok([Pattern::parse(text)?, Pattern::parse(&format!("*.{text}"))?]);
-        texts.into_iter().map(read).collect::<Result<_, String>>().map_err(anyhow::Error::msg)
-    }
-
-    /// The adapters of an encoder that has weights of these names.
-    ///
-    /// # Errors
-    /// A target means no layer.
-    pub fn adapters(&self, names: &[&str]) -> Result<Adapters> {
-        let targets = self.targets()?;
-        let layers: Vec<&str> = names.iter().filter_map(|name| name.strip_suffix(".weight")).collect();
-        let means = |pair: &[Pattern; 2], layer: &str| pair.iter().any(|pattern| pattern.is(layer));
-        let missing = targets.iter().find(|pair| !layers.iter().any(|layer| means(pair, layer)));
-        if let Some([pattern, _]) = missing.filter(|_| !self.target_modules.is_empty()) {
-            return Err(self.nothing(&format!("`{}` means none of the model's linear layers", pattern.text()), &layers));
-        }
-        let adapted = layers.iter().filter(|layer| targets.iter().any(|pair| means(pair, layer)));
-        let layers = adapted.map(|layer| (*layer).to_owned()).collect();
-        Ok(Adapters { layers, rank: self.rank, scale: self.scale() })
-    }
-
-    /// Whether each of the weights is an adapter's; `names` are those of the encoder with its adapters.
-    ///
-    /// # Errors
-    /// There are none: what the targets mean are no linear layers.
-    pub fn trained(&self, names: &[&str]) -> Result<Vec<bool>> {
-        let trained: Vec<bool> = names.iter().map(|name| is_adapter(name)).collect();
-        if trained.contains(&true) {
-            return Ok(trained);
-        }
-        let layers: Vec<&str> = names.iter().filter_map(|name| name.strip_suffix(".weight")).collect();
-        Err(self.nothing("which layers give queries and values is not known of this model", &layers))
-    }
-
-    fn nothing(&self, problem: &str, layers: &[&str]) -> anyhow::Error {
-        let mut ends: Vec<&str> = layers.iter().filter(|l| layer(l).is_some()).filter_map(|l| l.rsplit('.').next()).collect();
-        ends.sort_unstable();
-        ends.dedup();
-        anyhow!("`lora.target_modules`: {problem}; name some, whose names end with `{}`", ends.join("`, `"))
+        let read =
+            |text: &str| -> Result<[Pattern; 2], String> { Ok([Pattern::parse(text)?, Pattern::parse(&format!("*.{text}"))?]) };
+        let patterns = texts.into_iter().map(read).collect::<Result<_, _>>().map_err(anyhow::Error::msg)?;
+        let adapter = Adapter { rank: self.rank, scale: (self.alpha / self.rank as f64) as f32 };
+        Ok(Targets { patterns, adapter, given: !self.target_modules.is_empty() })
     }
 }
 
-/// Whether a weight is an adapter's.
-pub fn is_adapter(name: &str) -> bool {
-    name.ends_with(".lora_A.weight") || name.ends_with(".lora_B.weight")
+/// Which linear layers get an adapter.
+pub struct Targets {
+    patterns: Vec<[Pattern; 2]>,
+    adapter: Adapter,
+    given: bool,
+}
+
+impl Targets {
+    /// The adapter of a linear layer.
+    pub fn of(&self, layer: &str) -> Option<Adapter> {
+        self.patterns.iter().flatten().any(|pattern| pattern.is(layer)).then_some(self.adapter)
+    }
+
+    /// Whether every target is there.
+    ///
+    /// # Errors
+    /// Names one that is not, and the ends of names that there are.
+    pub fn check(&self, weights: &[&str]) -> Result<()> {
+        let adapted: Vec<&str> = weights.iter().filter_map(|name| name.strip_suffix(".lora_A.weight")).collect();
+        let missing = self.patterns.iter().find(|pair| !adapted.iter().any(|layer| pair.iter().any(|p| p.is(layer))));
+        let problem = match missing {
+            Some([pattern, _]) if self.given => format!("`{}` means none of the model's linear layers", pattern.text()),
+            _ if adapted.is_empty() => "which layers give queries and values is not known of this model; name some".to_owned(),
+            _ => return Ok(()),
+        };
+        let mut ends: Vec<&str> = weights
+            .iter()
+            .filter(|name| super::select::layer(name).is_some())
+            .filter_map(|name| name.strip_suffix(".weight")?.rsplit('.').next())
+            .filter(|end| !matches!(*end, "lora_A" | "lora_B"))
+            .collect();
+        ends.sort_unstable();
+        ends.dedup();
+        bail!("`lora.target_modules`: {problem}; names of layers end with `{}`", ends.join("`, `"))
+    }
 }
 
 /// What `name` begins with when it is a weight of an adapter: A as peft does, uniformly up to 1/√(number of inputs) (Kaiming's
@@ -147,24 +139,17 @@ mod tests {
     fn targets_are_the_ends_of_names() {
         let lora =
             |targets: &[&str]| Lora { target_modules: targets.iter().map(|t| (*t).to_owned()).collect(), ..Lora::default() };
-        let names = [
-            "embeddings.word_embeddings.weight",
-            "layer.4.self.query.weight",
-            "layer.4.self.key.weight",
-            "layer.5.self.value.weight",
-            "layer.5.output.dense.weight",
-            "layer.5.output.dense.bias",
-            "predense.weight",
-        ];
-        let meant = |targets: &[&str]| {
-            let adapters = lora(targets).adapters(&names)?;
-            anyhow::Ok(adapters.layers.into_iter().collect::<Vec<_>>().join(" "))
-        };
-        assert_eq!(meant(&[]).unwrap(), "layer.4.self.query layer.5.self.value");
-        assert_eq!(meant(&["dense"]).unwrap(), "layer.5.output.dense");
-        assert_eq!(meant(&["layer.[45].self.*"]).unwrap(), "layer.4.self.key layer.4.self.query layer.5.self.value");
-        insta::assert_snapshot!(meant(&["query", "valeu"]).unwrap_err(), @"`lora.target_modules`: `valeu` means none of the model's linear layers; name some, whose names end with `dense`, `key`, `query`, `value`");
-        insta::assert_snapshot!(lora(&[]).trained(&names).unwrap_err(), @"`lora.target_modules`: which layers give queries and values is not known of this model; name some, whose names end with `dense`, `key`, `query`, `value`");
+        let meant = |targets: &[&str], layer: &str| lora(targets).targets().unwrap().of(layer).is_some();
+        assert!(meant(&[], "encoder.layer.0.attention.self.query") && !meant(&[], "encoder.layer.0.attention.self.key"));
+        assert!(meant(&["output.dense"], "encoder.layer.0.output.dense") && !meant(&["dense"], "encoder.layer.0.predense"));
+        assert!(
+            meant(&["layer.[45].*"], "encoder.layer.5.output.dense") && !meant(&["layer.[45].*"], "encoder.layer.3.output.dense")
+        );
+        let names = ["e.weight", "layer.0.query.weight", "layer.0.query.lora_A.weight", "layer.0.key.weight"];
+        lora(&[]).targets().unwrap().check(&names).unwrap();
+        let message = |targets: &[&str], names: &[&str]| lora(targets).targets().unwrap().check(names).unwrap_err().to_string();
+        insta::assert_snapshot!(message(&["query", "valeu"], &names), @"`lora.target_modules`: `valeu` means none of the model's linear layers; names of layers end with `key`, `query`");
+        insta::assert_snapshot!(message(&[], &["layer.0.key.weight"]), @"`lora.target_modules`: which layers give queries and values is not known of this model; name some; names of layers end with `key`");
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::choice::Choice;
 use super::data::{Batch, Data, DataSet, Sampling};
 use super::loss::Loss;
 use super::optimizer::{AdamW, Optimizer, clip_factor, norm};
@@ -89,7 +88,7 @@ fn follow(name: &str, loss: &str) {
     let (mut worst_loss, mut worst_norm) = (0.0f64, 0.0f64);
     for (number, expected) in case.steps.iter().enumerate() {
         let batch = Batch { set: 0, rows: expected.rows.clone() };
-        let run = step.run(0, &data.columns(&batch).unwrap()).unwrap();
+        let run = step.run(0, &data.columns(&batch).unwrap(), number).unwrap();
         let off = relative(f64::from(run.loss), expected.loss);
         worst_loss = worst_loss.max(off);
         assert!(off <= 1e-4, "{name}, step {number}: loss {} instead of {}", run.loss, expected.loss);

@@ -9,11 +9,12 @@ use serde::Serialize;
 
 use super::checkpoint::{Checkpoints, State};
 use super::data::{Batch, Data};
+use super::memory;
 use super::optimizer::{AdamW, Optimizer, Sum, clip_factor, norm};
 use super::plan::Plan;
 use super::progress::{Evaluation, Passed, Progress};
 use super::schedule::{Decay, Schedule};
-use super::step::Step;
+use super::step::{Choice, Step};
 use super::treatment::Treatments;
 use crate::cancel::{Cancel, Cancelled};
 use crate::model::directory::ModelDirectory;
@@ -47,8 +48,6 @@ impl Default for Settings {
         Settings {
             choice: Choice::default(),
             epochs: 1,
-            mini_batch_tokens: 0,
-            precision: Precision::Auto,
             accumulation: 1,
             lr: 2e-5,
             treatments: Treatments::default(),
@@ -97,6 +96,11 @@ pub trait Observer {
 
     /// After every step.
     fn step(&mut self, step: &StepReport);
+
+    /// Whether there is something to judge the weights by.
+    fn evaluates(&self) -> bool {
+        false
+    }
 
     /// Judges the weights: every figure by name, and the one to choose by. `None` when there is nothing to judge by.
     ///
@@ -175,6 +179,12 @@ pub fn train(
         saved: 0,
         epoch: None,
     };
+    let (needs, largest) = memory::needs(&training.step, data, settings, observer.evaluates())?;
+    let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+    let (fixed, batch) = (gigabytes(needs.fixed), gigabytes(needs.batch));
+    observer
+        .note(&format!("estimated memory: {fixed:.2} GB of gradients, moments and copies, {batch:.2} GB for the largest batch"));
+    memory::check(&training.step, settings, data.batch_size(), &needs, &largest)?;
     training.resume(observer);
     let ended = training.run(place.cancel, observer);
     if ended.as_ref().is_err_and(|error| error.root_cause().is::<Cancelled>()) {
@@ -254,7 +264,8 @@ impl Training<'_> {
     /// Loss and tokens of the batch of this number among so many of a step. With the last of them the weights move, unless something is no
     /// number.
     fn batch(&mut self, batch: &Batch, grad_norm: &mut f64, (number, of): (usize, usize), lr: f64) -> Result<(f64, usize)> {
-        let run = self.step.run(batch.set, &self.data.columns(batch)?)?;
+        let count = self.progress.done() * self.settings.accumulation + number - 1;
+        let run = self.step.run(batch.set, &self.data.columns(batch)?, count)?;
         let (loss, tokens) = (f64::from(run.loss), run.tokens);
         let (sum, optimizer, max_norm) = (&mut self.sum, &mut self.optimizer, self.settings.max_grad_norm);
         self.step.update(&run, |weights, gradients| {
@@ -303,7 +314,7 @@ impl Training<'_> {
              are in the stage's log; a lower `lr` or a longer warm-up usually mend this",
             number + 1,
             epoch + 1,
-            first.join(", ")
+            first.unwrap_or_default()
         );
     }
 

@@ -3,6 +3,7 @@
 //! a graph (`onnx/ops/own.rs`).
 
 mod attention;
+mod dropout;
 mod gemm;
 mod tensors;
 
@@ -15,7 +16,7 @@ use retune_kernels::Pool;
 
 use crate::onnx::proto::OWN;
 
-const ALL: &[Definition] = &[attention::FORWARD, attention::BACKWARD, gemm::GEMM, gemm::WEIGHT_GRADIENT];
+const ALL: &[Definition] = &[attention::FORWARD, attention::BACKWARD, dropout::DROPOUT, gemm::GEMM, gemm::WEIGHT_GRADIENT];
 
 /// An operator: its signature and the function that makes its kernel from a node's attributes.
 #[derive(Clone, Copy)]
