@@ -18,6 +18,7 @@ use common::texts::Texts;
 use common::{Arguments, scratch, table, time};
 use retune::artifact::Example;
 use retune::cancel::Cancel;
+use retune::model::builder::Dropout;
 use retune::model::catalogue;
 use retune::model::directory::ModelDirectory;
 use retune::model::prompts::Prompts;
@@ -29,11 +30,9 @@ use retune::runtime::precision::Precision;
 use retune::train::data::{Data, DataSet, Sampling};
 use retune::train::progress::Progress;
 use retune::train::sampling::{Mixing, Sampler};
-use retune::train::schedule::Decay;
 use retune::train::select::Selection;
 use retune::train::step::Choice;
-use retune::train::trainer::{Observer, Place, StepReport, Warmup};
-use retune::train::treatment::Treatments;
+use retune::train::trainer::{Observer, Place, StepReport};
 use retune::train::{Settings, train};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -261,24 +260,15 @@ fn contend(file: &Path, precision: &str) {
     let job: Job = serde_json::from_slice(&fs::read(file).expect("the job is there")).expect("it is a job");
     let directory = ModelDirectory::open(&job.model).expect("it is a model");
     let weights = Weights::read(&directory.weights()).expect("the model has weights");
-    let settings = Settings {
-        choice: Choice {
-            train: job.train.clone(),
-            precision: serde_json::from_value(json!(precision)).expect("it is a precision"),
-            ..Choice::default()
-        },
-        epochs: 1,
-        accumulation: 1,
-        lr: job.lr,
-        treatments: Treatments { weight_decay: 0.01, layer_decay: 1.0, ..Treatments::default() },
-        decay: Decay::Linear,
-        warmup: Warmup::Steps(0),
-        max_grad_norm: 1.0,
-        eval_steps: 0,
-        patience: 0,
-        checkpoint_steps: 0,
-        seed: job.seed,
+    let choice = Choice {
+        train: job.train.clone(),
+        precision: serde_json::from_value(json!(precision)).expect("it is a precision"),
+        dropout: job
+            .dropout
+            .map_or(Dropout::Model, |share| if share > 0.0 { Dropout::Share(share as f32) } else { Dropout::Off }),
+        ..Choice::default()
     };
+    let settings = Settings { choice, lr: job.lr, seed: job.seed, ..Settings::default() };
     let (data, folder) = (data(&job), scratch());
     println!("ready");
     wait();

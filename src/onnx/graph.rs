@@ -365,6 +365,10 @@ impl Graph {
         self.inner.borrow().inverses.get(&moved).copied()
     }
 
+    pub(super) fn outputs(&self) -> Vec<Value> {
+        self.inner.borrow().outputs.clone()
+    }
+
     pub(super) fn nodes(&self) -> Vec<Node> {
         self.inner.borrow().nodes.clone()
     }

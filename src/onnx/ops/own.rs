@@ -55,6 +55,16 @@ impl Graph {
         self.node_many("Attention", OWN, &inputs, &attributes, outputs)[0]
     }
 
+    /// A share of the elements of `x` set to 0, and the others multiplied accordingly.
+    pub fn dropout(&self, x: Value, how: Dropout) -> Value {
+        if !self.own() {
+            let message = "only the processor leaves elements out at random so far; train with `dropout: 0`";
+            self.broken("Dropout", message.to_owned());
+        }
+        let attributes = [("site", Attribute::Int(how.site.into())), ("probability", Attribute::Float(how.probability))];
+        self.node("Dropout", OWN, &[x, how.seed], &attributes, DataType::F32, self.shape(x))
+    }
+
     /// Layer normalization of `a + b` over the last dimension.
     pub fn add_layer_norm(&self, a: Value, b: Value, scale: Value, bias: Value, epsilon: f32) -> Value {
         if !self.own() || self.rank(a) != 2 || self.shape(a) != self.shape(b) {
@@ -108,6 +118,13 @@ pub fn attention(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) 
         _ => None,
     };
     wanted.iter().enumerate().map(|(i, &wanted)| piece(i).filter(|_| wanted).map(Piece::Dense)).collect()
+}
+
+/// The same elements are left out of the gradient.
+pub fn dropout(g: &Graph, node: &Node, dy: &[Option<Value>], _: &[bool]) -> Vec<Option<Piece>> {
+    let inputs = [first(g, dy), node.inputs[1]];
+    let dx = g.node("Dropout", OWN, &inputs, &node.attributes, DataType::F32, g.shape(node.inputs[0]));
+    vec![Some(Piece::Dense(dx)), None]
 }
 
 pub fn add_layer_norm(g: &Graph, node: &Node, dy: &[Option<Value>], _: &[bool]) -> Vec<Option<Piece>> {

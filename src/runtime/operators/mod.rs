@@ -3,6 +3,7 @@
 //! a graph (`onnx/ops/own.rs`).
 
 mod attention;
+mod dropout;
 mod gelu;
 mod gemm;
 mod layer_norm;
@@ -20,6 +21,7 @@ use crate::onnx::proto::OWN;
 const ALL: &[Definition] = &[
     attention::FORWARD,
     attention::BACKWARD,
+    dropout::DROPOUT,
     gelu::FORWARD,
     gelu::BACKWARD,
     gemm::GEMM,
