@@ -4,6 +4,7 @@
 
 pub mod differentiate;
 pub mod graph;
+pub mod import;
 mod ops;
 pub mod proto;
 pub mod shape;
