@@ -74,13 +74,13 @@ fn gradients(file: &OnnxFile, reference: &Reference) -> (f32, indexmap::IndexMap
     let wanted: Vec<Value> = weights.iter().map(|(name, _)| parameters[name.as_str()]).collect();
     let pieces = differentiate(&g, loss, &wanted).unwrap();
     g.output("loss", loss);
-    for piece in &pieces {
+    for (i, piece) in pieces.iter().enumerate() {
         match piece {
-            Gradient::Dense(value) => g.output(&format!("g{}", value.0), *value),
+            Gradient::Dense(value) => g.output(&format!("gradient:{i}"), *value),
             Gradient::Rows(rows) => {
-                for (ids, values) in rows {
-                    g.output(&format!("i{}", ids.0), g.cast(*ids, DataType::F32));
-                    g.output(&format!("r{}", values.0), *values);
+                for (k, (ids, values)) in rows.iter().enumerate() {
+                    g.output(&format!("ids:{i}:{k}"), g.cast(*ids, DataType::F32));
+                    g.output(&format!("rows:{i}:{k}"), *values);
                 }
             }
             Gradient::Zero => {}
@@ -141,7 +141,7 @@ fn gradients_are_those_of_pytorch() {
                 .remove(name)
                 .unwrap_or_else(|| anonymous.next().unwrap_or_else(|| panic!("{}: {name} is no weight", case.file)).transposed());
             assert_eq!(found.shape, expected.shape, "{}: {name}", case.file);
-            let off = (found.norm() - expected.norm).abs() / expected.norm.max(1e-6);
+            let off = (found.norm() - expected.norm).abs() / expected.norm.max(1e-3);
             assert!(off < 1e-3, "{}: gradient of {name} has norm {} instead of {}", case.file, found.norm(), expected.norm);
             for (a, b) in found.gradient.iter().zip(&expected.first) {
                 assert!((a - b).abs() < 1e-6 + 1e-3 * expected.norm as f32, "{}: {name}: {a} instead of {b}", case.file);
