@@ -31,8 +31,8 @@ fn block(b: &Builder, c: &EncoderConfig, name: &str, x: Value) -> Value {
     let how = Attention { heads: c.num_attention_heads, scale: 1.0 / (width as f32).sqrt(), window: None };
     let attended = b.attention(project("query"), project("key"), project("value"), &how);
     let attended = b.linear(&format!("{name}.attention.output.dense"), attended, hidden, hidden);
-    let x = b.layer_norm(&format!("{name}.attention.output.LayerNorm"), g.add(attended, x), c.layer_norm_eps);
+    let x = b.add_layer_norm(&format!("{name}.attention.output.LayerNorm"), attended, x, c.layer_norm_eps);
     let wide = g.gelu(b.linear(&format!("{name}.intermediate.dense"), x, hidden, inner));
     let narrow = b.linear(&format!("{name}.output.dense"), wide, inner, hidden);
-    b.layer_norm(&format!("{name}.output.LayerNorm"), g.add(narrow, x), c.layer_norm_eps)
+    b.add_layer_norm(&format!("{name}.output.LayerNorm"), narrow, x, c.layer_norm_eps)
 }

@@ -17,6 +17,8 @@ enum Kind {
     Padded { mask: Value },
     /// The real tokens of all texts, end to end.
     Packed {
+        /// `[texts + 1]`: text i has the tokens `starts[i]..starts[i + 1]`.
+        starts: Value,
         /// `[rows, seq]`: which token lies there; padding has the row's first.
         padded_at: Value,
         /// `[tokens]`: where in `[rows · seq]` the token lies.
@@ -59,6 +61,7 @@ impl Layout {
             token_type_ids: tokens(batch::TOKEN_TYPE_IDS),
             positions: tokens(batch::POSITIONS),
             kind: Kind::Packed {
+                starts: g.input(batch::STARTS, DataType::I64, shape!["starts"]),
                 padded_at: g.input(batch::PADDED_AT, DataType::I64, shape!["rows", "seq"]),
                 token_at: tokens(batch::TOKEN_AT),
                 mask: g.input(batch::MASK, DataType::F32, shape!["rows", "seq"]),
@@ -107,6 +110,13 @@ impl Layout {
 
     /// Scaled dot-product attention of all heads, within each text; all values `[tokens, heads · width]`.
     pub fn attention(&self, g: &Graph, query: Value, key: Value, value: Value, how: &Attention) -> Value {
+        match self.kind {
+            Kind::Packed { starts, .. } if g.own() => g.attention([query, key, value], starts, how.heads, how.scale, how.window),
+            _ => self.padded_attention(g, query, key, value, how),
+        }
+    }
+
+    fn padded_attention(&self, g: &Graph, query: Value, key: Value, value: Value, how: &Attention) -> Value {
         let hidden = g.last(query);
         let width = hidden / how.heads.max(1);
         let split = |x: Value| {

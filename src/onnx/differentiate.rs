@@ -70,12 +70,15 @@ fn rule(op: &str) -> Option<Rule> {
         "Gemm" => ops::matrix::gemm,
         "FusedMatMul" => ops::matrix::matmul,
         "MatMul" => ops::matrix::times,
+        "RotaryEmbedding" => ops::rotary::rotary,
         "ReduceSum" => ops::reduce::sum,
         "ReduceMean" => ops::reduce::mean,
         "ReduceMax" | "ReduceMin" => ops::reduce::max,
         "Softmax" => ops::normalization::softmax,
         "LogSoftmax" => ops::normalization::log_softmax,
         "LayerNormalization" => ops::normalization::layer_norm,
+        "Attention" => ops::own::attention,
+        "AddLayerNormalization" => ops::own::add_layer_norm,
         _ => return None,
     })
 }

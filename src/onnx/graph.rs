@@ -112,12 +112,24 @@ struct Inner {
     /// Values through which no gradient passes.
     stopped: HashSet<Value>,
     inverses: HashMap<Value, Inverse>,
+    operators: Operators,
     /// How many dimensions got a number for want of a name.
     unknown: u32,
     label: Option<Arc<str>>,
     /// 0 for [`OPSET`].
     opset: i64,
     error: Option<GraphError>,
+}
+
+/// Which operators a graph may use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Operators {
+    /// Those of ONNX and of ONNX Runtime's releases: they run on any device, and in any tool.
+    #[default]
+    Released,
+    /// retune's own besides, which run on the processor; with `bf16`, matrix products round their factors to bfloat16 and add up
+    /// in single precision.
+    Own { bf16: bool },
 }
 
 /// See the [module](self).
@@ -129,6 +141,23 @@ pub struct Graph {
 impl Graph {
     pub fn new() -> Self {
         Graph::default()
+    }
+
+    /// A graph that may use these operators.
+    pub fn with(operators: Operators) -> Self {
+        let graph = Graph::default();
+        graph.inner.borrow_mut().operators = operators;
+        graph
+    }
+
+    /// Whether operators of retune's own may be used.
+    pub fn own(&self) -> bool {
+        self.inner.borrow().operators != Operators::Released && std::env::var_os("OWNALL").is_some()
+    }
+
+    /// Whether matrix products may round their factors to bfloat16.
+    pub(super) fn bf16(&self) -> bool {
+        self.inner.borrow().operators == Operators::Own { bf16: true }
     }
 
     /// A graph input: data, or a weight.
@@ -404,15 +433,14 @@ impl Graph {
         }
         graph.output = inner.outputs.iter().map(|v| value_info(&inner.values[v.0 as usize])).collect();
         graph.node = inner.nodes.iter().enumerate().map(|(i, node)| node_proto(i, node, &name)).collect();
+        let used = |domain: &str| domain.is_empty() || inner.nodes.iter().any(|n| n.domain == domain);
+        let domains = [("", OPSET.max(inner.opset)), (MICROSOFT, 1), (OWN, 1)].into_iter().filter(|(domain, _)| used(domain));
         let model = ModelProto {
             ir_version: IR_VERSION,
             producer_name: "retune".into(),
             producer_version: env!("CARGO_PKG_VERSION").into(),
             graph: Some(graph),
-            opset_import: vec![
-                OperatorSetIdProto { domain: String::new(), version: OPSET.max(inner.opset) },
-                OperatorSetIdProto { domain: MICROSOFT.into(), version: 1 },
-            ],
+            opset_import: domains.map(|(domain, version)| OperatorSetIdProto { domain: domain.into(), version }).collect(),
         };
         Ok(model.encode_to_vec())
     }

@@ -10,7 +10,7 @@ pub mod proto;
 pub mod shape;
 
 pub use differentiate::{Gradient, differentiate};
-pub use graph::{Graph, GraphError, Value};
+pub use graph::{Graph, GraphError, Operators, Value};
 pub use shape::{DataType, Dim, Shape};
 
 #[cfg(test)]

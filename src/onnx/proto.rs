@@ -10,6 +10,9 @@ pub const OPSET: i64 = 18;
 /// ONNX Runtime's own operators (`FusedMatMul`, `Gelu`).
 pub const MICROSOFT: &str = "com.microsoft";
 
+/// retune's own operators.
+pub const OWN: &str = "retune";
+
 #[derive(Clone, PartialEq, Message)]
 pub struct ModelProto {
     #[prost(int64, tag = "1")]

@@ -4,7 +4,9 @@ pub mod cache;
 pub mod files;
 pub mod http;
 pub mod library;
+mod operators;
 pub mod package;
+pub mod precision;
 pub mod retry;
 pub mod session;
 #[cfg(test)]

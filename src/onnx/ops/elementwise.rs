@@ -116,7 +116,7 @@ impl Graph {
         self.node(op, domain, &[x], &[], DataType::F32, self.shape(x))
     }
 
-    /// Arithmetic on one-dimensional integers of equal length.
+    /// Arithmetic on integers, with numpy's broadcasting.
     pub(super) fn integer(&self, op: &'static str, a: Value, b: Value) -> Value {
         self.binary(op, a, b, DataType::I64)
     }
@@ -183,6 +183,9 @@ pub fn relu(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Ve
 /// Φ(x) + x·φ(x), with Φ(x) = (1 + erf(x/√2))/2 and φ(x) = exp(−x²/2)/√(2π).
 pub fn gelu(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Vec<Option<Piece>> {
     let x = node.inputs[0];
+    if g.own() {
+        return dense(wanted, |_| Some(g.gelu_gradient(x, first(g, dy))));
+    }
     dense(wanted, |_| {
         let erf = g.unary("Erf", "", g.scale(x, std::f32::consts::FRAC_1_SQRT_2));
         let cumulative = g.add(g.scale(erf, 0.5), g.scalar(0.5));

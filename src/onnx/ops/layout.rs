@@ -78,6 +78,19 @@ impl Graph {
         self.node_many("Split", "", &[x], &attributes, vec![(DataType::F32, shape); parts])
     }
 
+    /// Pieces of these sizes along the last dimension.
+    pub fn split_last(&self, x: Value, sizes: &[usize]) -> Vec<Value> {
+        let shape = self.shape(x);
+        if self.width("Split", x) != sizes.iter().sum::<usize>() {
+            self.broken("Split", format!("the last dimension of {} cannot be split into {sizes:?}", show(&shape)));
+        }
+        let leading = &shape[..shape.len().saturating_sub(1)];
+        let piece = |&size: &usize| (self.data_type(x), [leading, &[Dim::Fixed(size)]].concat());
+        let lengths = self.integers(&sizes.iter().map(|&size| size as i64).collect::<Vec<_>>());
+        let attributes = [("axis", Attribute::Int(shape.len() as i64 - 1))];
+        self.node_many("Split", "", &[x, lengths], &attributes, sizes.iter().map(piece).collect())
+    }
+
     /// The shape of `x` when the graph runs, `[rank]`.
     pub(in crate::onnx) fn shape_of(&self, x: Value) -> Value {
         self.node("Shape", "", &[x], &[], DataType::I64, vec![Dim::Fixed(self.rank(x))])
@@ -204,6 +217,10 @@ mod tests {
         check("split", &[&[6, 2]], |g, x| {
             let parts = g.split(x[0], 3, Dim::Fixed(2));
             g.mul(parts[0], g.sub(parts[1], parts[2]))
+        });
+        check("split of the last dimension", &[&[2, 5]], |g, x| {
+            let parts = g.split_last(x[0], &[2, 2, 1]);
+            g.mul(g.mul(parts[0], parts[1]), parts[2])
         });
         check("split of which one part is used", &[&[6, 2]], |g, x| g.split(x[0], 3, Dim::Fixed(2))[1]);
     }

@@ -13,6 +13,21 @@ impl Graph {
         self.node("Gather", "", &[table, ids], &[("axis", Attribute::Int(0))], DataType::F32, shape)
     }
 
+    /// Entries of `integers` `[entries]` at `ids` `[..]` → `[..]`.
+    pub fn pick(&self, integers: Value, ids: Value) -> Value {
+        self.node("Gather", "", &[integers, ids], &[("axis", Attribute::Int(0))], DataType::I64, self.shape(ids))
+    }
+
+    /// `ids + by`, integers.
+    pub fn shift(&self, ids: Value, by: i64) -> Value {
+        if by == 0 { ids } else { self.integer("Add", ids, self.integers(&[by])) }
+    }
+
+    /// `a − b` for integers, with numpy's broadcasting.
+    pub fn difference(&self, a: Value, b: Value) -> Value {
+        self.integer("Sub", a, b)
+    }
+
     /// Rows of `x` `[rows, width]` in another order: `from` `[..]` says which row goes where → `[.., width]`. `back`, the same
     /// the other way round, is what the gradient goes by; `keep`, of the shape of `back`, is 0 for places that no row came from.
     pub fn permute_rows(&self, x: Value, from: Value, back: Value, keep: Option<Value>) -> Value {

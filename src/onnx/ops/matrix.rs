@@ -2,7 +2,7 @@
 
 use super::super::differentiate::Piece;
 use super::super::graph::{Attribute, Graph, Node, Value};
-use super::super::proto::MICROSOFT;
+use super::super::proto::{MICROSOFT, OWN};
 use super::super::shape::{DataType, Dim, show};
 use super::{dense, first};
 
@@ -31,7 +31,8 @@ impl Graph {
             self.broken("Gemm", format!("a bias of shape {} does not fit {}", show(&self.shape(bias)), show(&shape)));
         }
         let attributes = [("transA", Attribute::Int(trans_a.into())), ("transB", Attribute::Int(trans_b.into()))];
-        self.node("Gemm", "", inputs, &attributes, DataType::F32, shape)
+        let domain = if self.bf16() { OWN } else { "" };
+        self.node("Gemm", domain, inputs, &attributes, DataType::F32, shape)
     }
 
     /// `alpha · op(a) · op(b)` over the last two dimensions; the leading dimensions broadcast.
@@ -88,6 +89,10 @@ pub fn gemm(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Ve
     let transposed = node.int("transB", 0) == 1;
     if node.int("transA", 0) == 1 {
         g.broken("Gemm", "the gradient of a transposed first factor is not written".into());
+    }
+    if let (OWN, true, &[dx, true, true]) = (node.domain, transposed, wanted) {
+        let [dw, db] = g.weight_gradient(dy, x);
+        return vec![dx.then(|| Piece::Dense(g.gemm(&[dy, w], false, false))), Some(Piece::Dense(dw)), Some(Piece::Dense(db))];
     }
     dense(wanted, |i| {
         Some(match (i, transposed) {

@@ -6,8 +6,10 @@ pub mod layout;
 pub mod lookup;
 pub mod matrix;
 pub mod normalization;
+pub mod own;
 pub mod parts;
 pub mod reduce;
+pub mod rotary;
 
 use super::differentiate::Piece;
 use super::graph::{Graph, Value};

@@ -67,6 +67,9 @@ pub fn log_softmax(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]
 pub fn layer_norm(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Vec<Option<Piece>> {
     let dy = first(g, dy);
     let (x, scale, mean, inverse) = (node.inputs[0], node.inputs[1], node.outputs[1], node.outputs[2]);
+    if g.own() {
+        return g.layer_norm_gradient(x, scale, [mean, inverse], dy).map(|v| Some(Piece::Dense(v))).into();
+    }
     let normalized = g.mul(g.sub(x, mean), inverse);
     dense(wanted, |i| {
         Some(match i {

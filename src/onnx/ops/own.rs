@@ -1,0 +1,84 @@
+//! Operators of retune's own, which run on the processor (`runtime::operators`): one pass where ONNX's need several.
+
+use super::super::differentiate::Piece;
+use super::super::graph::{Attribute, Graph, Node, Value};
+use super::super::proto::OWN;
+use super::super::shape::{DataType, Dim, Shape};
+use super::first;
+
+impl Graph {
+    /// Scaled dot-product attention of all heads within each text, without padding: `query`, `key`, `value`
+    /// `[tokens, heads · width]`, text i having the tokens `starts[i]..starts[i + 1]`. With `window`, tokens further apart do not
+    /// see each other.
+    pub fn attention(&self, inputs: [Value; 3], starts: Value, heads: usize, scale: f32, window: Option<usize>) -> Value {
+        let [query, key, value] = inputs;
+        let shape = self.shape(query);
+        if self.shape(key) != shape || self.shape(value) != shape || !self.last(query).is_multiple_of(heads.max(1)) {
+            self.broken("Attention", format!("queries, keys and values must have one shape, whose width {heads} heads share"));
+        }
+        let tokens = shape.first().cloned().unwrap_or(Dim::Fixed(0));
+        let attributes = [
+            ("heads", Attribute::Int(heads as i64)),
+            ("scale", Attribute::Float(scale)),
+            ("window", Attribute::Int(window.map_or(-1, |w| w as i64))),
+            ("bf16", Attribute::Int(self.bf16().into())),
+        ];
+        // The second output, the logarithm of the sum of exponentials `[heads, tokens]`, is what the gradient needs.
+        let outputs = vec![(DataType::F32, shape), (DataType::F32, vec![Dim::Fixed(heads), tokens])];
+        self.node_many("Attention", OWN, &[query, key, value, starts], &attributes, outputs)[0]
+    }
+
+    /// Layer normalization of `a + b` over the last dimension.
+    pub fn add_layer_norm(&self, a: Value, b: Value, scale: Value, bias: Value, epsilon: f32) -> Value {
+        if !self.own() || self.shape(a) != self.shape(b) {
+            return self.layer_norm(self.add(a, b), scale, bias, epsilon);
+        }
+        let shape = self.shape(a);
+        let statistic = vec![shape.first().cloned().unwrap_or(Dim::Fixed(1)), Dim::Fixed(1)];
+        // y, a + b, its mean and the inverse of its standard deviation.
+        let shapes = [shape.clone(), shape, statistic.clone(), statistic];
+        let outputs = shapes.into_iter().map(|s| (DataType::F32, s)).collect();
+        let attributes = [("epsilon", Attribute::Float(epsilon))];
+        self.node_many("AddLayerNormalization", OWN, &[a, b, scale, bias], &attributes, outputs)[0]
+    }
+
+    /// The gradients of x, scale and bias of a layer normalization, from its input, its statistics and the gradient of its output.
+    pub(super) fn layer_norm_gradient(&self, x: Value, scale: Value, statistics: [Value; 2], dy: Value) -> [Value; 3] {
+        let shapes = [self.shape(x), self.shape(scale), self.shape(scale)];
+        let outputs = shapes.into_iter().map(|s| (DataType::F32, s)).collect();
+        let inputs = [x, scale, statistics[0], statistics[1], dy];
+        let gradients = self.node_many("LayerNormalizationGrad", OWN, &inputs, &[], outputs);
+        [gradients[0], gradients[1], gradients[2]]
+    }
+
+    /// The gradients of a linear layer's weight `[out, in]` and bias `[out]`, from `dy` `[tokens, out]` and `x` `[tokens, in]`.
+    pub(super) fn weight_gradient(&self, dy: Value, x: Value) -> [Value; 2] {
+        let (to, from) = (Dim::Fixed(self.last(dy)), Dim::Fixed(self.last(x)));
+        let outputs = vec![(DataType::F32, vec![to.clone(), from]), (DataType::F32, vec![to])];
+        let gradients = self.node_many("LinearWeightGrad", OWN, &[dy, x], &[], outputs);
+        [gradients[0], gradients[1]]
+    }
+
+    /// `dy` times the derivative of GELU at `x`.
+    pub(super) fn gelu_gradient(&self, x: Value, dy: Value) -> Value {
+        self.node("GeluGrad", OWN, &[x, dy], &[], DataType::F32, self.shape(x))
+    }
+}
+
+/// Recomputes the probabilities from the logarithm of their sum (Dao et al., "FlashAttention", 2022).
+pub fn attention(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Vec<Option<Piece>> {
+    let mut inputs = node.inputs.clone();
+    inputs.extend(&node.outputs);
+    inputs.push(first(g, dy));
+    let shape: Shape = g.shape(node.inputs[0]);
+    let gradients = g.node_many("AttentionGrad", OWN, &inputs, &node.attributes, vec![(DataType::F32, shape); 3]);
+    let mut pieces: Vec<Option<Piece>> = gradients.into_iter().map(|v| Some(Piece::Dense(v))).collect();
+    pieces.resize_with(wanted.len(), || None);
+    pieces
+}
+
+pub fn add_layer_norm(g: &Graph, node: &Node, dy: &[Option<Value>], _: &[bool]) -> Vec<Option<Piece>> {
+    let (scale, out) = (node.inputs[2], &node.outputs);
+    let [dx, dscale, dbias] = g.layer_norm_gradient(out[1], scale, [out[2], out[3]], first(g, dy));
+    [dx, dx, dscale, dbias].map(|v| Some(Piece::Dense(v))).into()
+}
