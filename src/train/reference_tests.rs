@@ -80,7 +80,9 @@ fn follow(name: &str, loss: &str) {
     let set = DataSet { name: name.to_owned(), rows: case.rows(), loss };
     let sampling = Sampling { batch_size: 8, sampler: None, mixing: Mixing::default() };
     let data = Data::new(&[set], &tokenizer, sampling).unwrap();
-    let mut step = Step::new(&directory, &initial, &data.tasks(), &Choice { precision: Precision::Fp32, ..Choice::default() }, &downloads()).unwrap();
+    let mut step =
+        Step::new(&directory, &initial, &data.tasks(), &Choice { precision: Precision::Fp32, ..Choice::default() }, &downloads())
+            .unwrap();
     let mut optimizer = Optimizer::new(AdamW::default(), step.parameters());
     let names: Vec<String> = step.parameters().map(|(n, _)| n.to_owned()).collect();
     let (mut worst_loss, mut worst_norm) = (0.0f64, 0.0f64);

@@ -12,6 +12,8 @@ mod indexing;
 mod known;
 mod layout;
 mod matrix;
+#[cfg(test)]
+mod operator_tests;
 mod operators;
 mod reduce;
 mod rewrite;

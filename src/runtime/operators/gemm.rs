@@ -1,8 +1,8 @@
 //! Matrix products of factors that are rounded to bfloat16.
 
 use ort::operator::{BoxedKernel, ComputeContext, KernelContext};
-use retune_kernels::gemm::{Matrix, PackedB, Then, gemm, multiply};
 use retune_kernels::Precision::Bf16;
+use retune_kernels::gemm::{Matrix, PackedB, Then, gemm, multiply};
 
 use super::tensors::{floats, input, matrix, output, write, wrong};
 use super::{Definition, Input, Threads};

@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::evaluation::Measure;
-use crate::stage::ParameterError;
 use crate::runtime::precision::Precision;
+use crate::stage::ParameterError;
 use crate::train::lora::Lora;
 use crate::train::sampling::{Mixing, Sampler};
 use crate::train::schedule::Decay;
