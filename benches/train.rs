@@ -15,7 +15,8 @@ use common::contender::{Contender, Turn, tell, wait};
 use common::peers::SENTENCE_TRANSFORMERS;
 use common::profile::Profile;
 use common::texts::Texts;
-use common::{Arguments, megabytes, scratch, table, time};
+use common::{Arguments, scratch, table, time};
+use retune::artifact::Example;
 use retune::cancel::Cancel;
 use retune::model::catalogue;
 use retune::model::directory::ModelDirectory;
@@ -23,8 +24,9 @@ use retune::model::source::{Fetching, fetch};
 use retune::model::tokenizer::Tokenizer;
 use retune::model::weights::Weights;
 use retune::runtime::cache;
-use retune::train::batches::shuffled;
+use retune::train::data::{Data, DataSet, Sampling};
 use retune::train::optimizer::AdamW;
+use retune::train::sampling::{Mixing, Sampler};
 use retune::train::trainer::{Observer, StepReport};
 use retune::train::{Settings, train};
 use serde::{Deserialize, Serialize};
@@ -45,13 +47,18 @@ struct Setting {
 }
 
 fn settings() -> Vec<Setting> {
-    vec![Setting {
-        name: "triplet",
-        title: "triplet loss, batch 8, without dropout",
-        loss: json!({ "name": "triplet", "margin": 5.0 }),
-        negative: true,
-        batch_size: 8,
-    }]
+    let triplet = json!({ "name": "triplet", "margin": 5.0 });
+    let mnrl = json!({ "name": "mnrl", "scale": 20.0 });
+    vec![
+        Setting {
+            name: "triplet",
+            title: "triplet loss, batch 8, without dropout",
+            loss: triplet,
+            negative: true,
+            batch_size: 8,
+        },
+        Setting { name: "mnrl", title: "MNRL, batch 32, without dropout", loss: mnrl, negative: false, batch_size: 32 },
+    ]
 }
 
 /// What every contender is told.
@@ -116,19 +123,36 @@ fn model() -> PathBuf {
 
 fn job(setting: &Setting, texts: &Texts, model: &Path) -> Job {
     let directory = ModelDirectory::open(model).expect("it is a model");
-    let rows = texts.rows(STEPS * setting.batch_size, setting.negative);
-    Job {
+    let mut job = Job {
         model: model.to_owned(),
         max_seq_length: directory.max_seq_length,
-        batches: shuffled(rows.len(), setting.batch_size, SEED, 0),
-        rows,
+        rows: texts.rows(STEPS * setting.batch_size, setting.negative),
+        batches: Vec::new(),
         batch_size: setting.batch_size,
         loss: setting.loss.clone(),
         lr: 2e-5,
         seed: SEED,
         dropout: Some(0.0),
         last_layers: None,
-    }
+    };
+    job.batches = data(&job).epoch(SEED, 0).into_iter().map(|batch| batch.rows).collect();
+    job
+}
+
+/// The rows as training takes them.
+fn data(job: &Job) -> Data {
+    let example = |row: &Vec<String>| Example {
+        anchor: row[0].clone(),
+        positive: row[1].clone(),
+        negatives: row[2..].to_vec(),
+        ..Example::default()
+    };
+    let rows = job.rows.iter().map(example).enumerate().collect();
+    let set = DataSet { name: "rows".into(), rows, loss: serde_json::from_value(job.loss.clone()).expect("it is a loss") };
+    // Shuffled without a look at the texts, so that every batch has its rows.
+    let sampling = Sampling { batch_size: job.batch_size, sampler: Some(Sampler::Shuffled), mixing: Mixing::default() };
+    let tokenizer = Tokenizer::open(&job.model, job.max_seq_length).expect("it is a model");
+    Data::new(&[set], &tokenizer, sampling).expect("the rows fit the loss")
 }
 
 /// Real tokens a step.
@@ -163,29 +187,23 @@ fn compare(job: &Job, file: &Path, python: Option<&Path>, folder: &Path) {
 }
 
 fn report(job: &Job, contenders: Vec<Contender>) {
-    let (rows, tokens) = (job.batch_size as f64, tokens(job));
-    let costs: Vec<common::Cost> = contenders.iter().map(|contender| contender.seconds(WARM_UP)).collect();
-    let fp32 = contenders.iter().position(|contender| contender.name.ends_with("fp32"));
-    let names: Vec<String> = contenders.iter().map(|contender| contender.name.clone()).collect();
-    let losses: Vec<Vec<f64>> =
-        contenders.into_iter().map(|contender| contender.end().iter().filter_map(|turn| turn.loss).collect()).collect();
-    let line = |i: usize| {
-        let cost = costs[i];
-        let off = fp32.map(|peer| losses[i].iter().zip(&losses[peer]).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max));
-        vec![
-            names[i].clone(),
-            format!("{:.2}", rows / cost.seconds),
-            format!("{:.0}", tokens / cost.seconds),
-            time(cost.seconds),
-            format!("{} … {}", time(cost.range.0), time(cost.range.1)),
-            fp32.map_or_else(|| "–".into(), |peer| format!("{:.2} ×", costs[peer].seconds / cost.seconds)),
-            megabytes(Some(cost)),
-            losses[i].last().map_or_else(|| "–".into(), |loss| format!("{loss:.5}")),
-            off.map_or_else(|| "–".into(), |off| format!("{off:.1e}")),
-        ]
+    let tokens = tokens(job);
+    let fp32 = contenders.iter().find(|contender| contender.name.ends_with("fp32"));
+    let line = |contender: &Contender| {
+        let (seconds, losses) = (contender.seconds(WARM_UP).seconds, contender.losses());
+        let off = fp32.map(|peer| losses.iter().zip(peer.losses()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max));
+        let mut row =
+            vec![contender.name.clone(), format!("{:.2}", job.batch_size as f64 / seconds), format!("{:.0}", tokens / seconds)];
+        row.extend(contender.cells(WARM_UP, fp32));
+        row.push(losses.last().map_or_else(|| "–".into(), |loss| format!("{loss:.5}")));
+        row.push(off.map_or_else(|| "–".into(), |off| format!("{off:.1e}")));
+        row
     };
-    let headings = ["", "rows/s", "tokens/s", "a step", "range", "speed", "memory", "last loss", "off from fp32"];
-    table(&headings, &(0..names.len()).map(line).collect::<Vec<_>>());
+    let rows: Vec<Vec<String>> = contenders.iter().map(line).collect();
+    contenders.into_iter().for_each(Contender::end);
+    let headings =
+        ["", "rows/s", "tokens/s", "a step", "range", "processor time", "speed", "memory", "last loss", "off from fp32"];
+    table(&headings, &rows);
     println!("{tokens:.0} tokens a step, without padding");
 }
 
@@ -196,8 +214,8 @@ fn profile(file: &Path, folder: &Path) {
     command.env("RETUNE_PROFILE", profiles.join("step"));
     let mut contender = Contender::start("retune", command, folder);
     (0..STEPS).for_each(|_| contender.turn());
-    let turns = contender.end();
-    let step = turns[WARM_UP..].iter().map(|turn| turn.seconds).sum::<f64>() / (STEPS - WARM_UP) as f64;
+    let step = contender.turns[WARM_UP..].iter().map(|turn| turn.seconds).sum::<f64>() / (STEPS - WARM_UP) as f64;
+    contender.end();
     println!("mean of {} steps: {}", STEPS - WARM_UP, time(step));
     table(&["", "calls", "ms a step", "share"], &Profile::read(&profiles, WARM_UP).rows(step));
 }
@@ -207,11 +225,9 @@ fn contend(file: &Path) {
     let job: Job = serde_json::from_slice(&fs::read(file).expect("the job is there")).expect("it is a job");
     let directory = ModelDirectory::open(&job.model).expect("it is a model");
     let weights = Weights::read(&directory.weights()).expect("the model has weights");
-    let rows: Vec<Vec<&str>> = job.rows.iter().map(|row| row.iter().map(String::as_str).collect()).collect();
     let settings = Settings {
-        loss: serde_json::from_value(job.loss).expect("it is a loss"),
         epochs: 1,
-        batch_size: job.batch_size,
+        mini_batch_tokens: 0,
         lr: job.lr,
         optimizer: AdamW::default(),
         warmup_steps: 0,
@@ -219,11 +235,12 @@ fn contend(file: &Path) {
         eval_steps: 0,
         seed: job.seed,
     };
+    let data = data(&job);
     println!("ready");
     wait();
     let mut turns = Turns { began: Instant::now() };
-    train(&directory, &weights, &rows, &settings, &cache::folder(), &Cancel::default(), &mut turns)
-        .expect("the training succeeds");
+    let (cache, never) = (cache::folder(), Cancel::default());
+    train(&directory, &weights, &data, &settings, &cache, &never, &mut turns).expect("the training succeeds");
 }
 
 struct Turns {
@@ -232,7 +249,7 @@ struct Turns {
 
 impl Observer for Turns {
     fn step(&mut self, step: &StepReport) {
-        tell(&Turn { seconds: self.began.elapsed().as_secs_f64(), loss: Some(f64::from(step.loss)) });
+        tell(&Turn { seconds: self.began.elapsed().as_secs_f64(), loss: Some(f64::from(step.loss)), processor: None });
         wait();
         self.began = Instant::now();
     }

@@ -40,7 +40,7 @@ schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (total - st
 model.train()
 
 print("ready", flush=True)
-for rows, _ in zip(job["batches"], sys.stdin):
+for _, rows in zip(sys.stdin, job["batches"]):
     features = [model.preprocess([job["rows"][r][c] for r in rows]) for c in range(len(job["rows"][0]))]
     began = time.perf_counter()
     with torch.autocast("cpu", dtype=torch.bfloat16) if bf16 else contextlib.nullcontext():

@@ -6,6 +6,7 @@ pub mod differentiate;
 pub mod graph;
 pub mod import;
 mod ops;
+pub use ops::own;
 pub mod proto;
 pub mod shape;
 

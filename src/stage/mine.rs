@@ -5,16 +5,18 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::externals::{file, onnx_runtime};
+use super::prompts;
 use super::{Context, External, Outcome, OutputPort, ParameterError, Port, Stage, StageKind, Surroundings, configure, schema};
 use crate::artifact::{Chunk, Judgements, Kind, jsonl};
 use crate::model::embedder::Embedder;
+use crate::model::prompts::OtherPrompts;
 use crate::retrieval::dense::normalized;
 use crate::retrieval::mine::{Mined, Pool, Shape, by_rules, from_judgements, hardest, read};
 use crate::retrieval::search::encode;
 
 pub const KIND: StageKind = StageKind {
     name: "mine",
-    version: 1,
+    version: 2,
     summary: "makes training triplets",
     inputs: &[
         Port { name: "chunks", kind: Kind::Chunks, required: false, many: false, doc: "the corpus for keyword rules" },
@@ -64,6 +66,9 @@ pub struct Mine {
     pub range_max: usize,
     /// Seed of the draw.
     pub seed: u64,
+    /// `hard`: prompts in the place of the model's own: `{ query: "query: ", document: "passage: " }`. What is mined is without them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<OtherPrompts>,
 }
 
 /// What negatives are drawn from.
@@ -87,6 +92,7 @@ impl Default for Mine {
             range_min: 0,
             range_max: 20,
             seed: 42,
+            prompts: None,
         }
     }
 }
@@ -101,7 +107,7 @@ impl Stage for Mine {
                 format!("`range_max` must be at least `range_min` and `negatives` together: {}", self.range_min + self.negatives);
             return Err(ParameterError::new("range_max", message));
         }
-        Ok(())
+        prompts::check(self.prompts.as_ref())
     }
 
     fn paths(&self) -> Vec<(String, String)> {
@@ -173,7 +179,7 @@ impl Mine {
             }
             (NegativesFrom::Hard, None) => bail!("hard negatives are what a model takes for answers: connect the input `model`"),
             (NegativesFrom::Hard, Some(model)) => {
-                let embedder = Embedder::open(model, context.downloads)?;
+                let embedder = Embedder::open(model, context.downloads)?.prompted(self.prompts.as_ref());
                 let queries: Vec<String> = judgements.queries.iter().map(|query| query.text.clone()).collect();
                 let total = (judgements.corpus.len() + queries.len()) as u64;
                 let progress = |n: usize| context.progress(n as u64, total, "texts", "encoding");

@@ -18,6 +18,7 @@ mod load;
 mod mine;
 mod model;
 mod project;
+mod prompts;
 mod retrieve;
 #[cfg(test)]
 mod testing;

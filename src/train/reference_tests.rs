@@ -79,7 +79,7 @@ fn follow(name: &str, loss: &str) {
     let tokenizer = Tokenizer::open(&directory.path, directory.max_seq_length).unwrap();
     let set = DataSet { name: name.to_owned(), rows: case.rows(), loss };
     let sampling = Sampling { batch_size: 8, sampler: None, mixing: Mixing::default() };
-    let data = Data::new(&[set], &tokenizer, sampling).unwrap();
+    let data = Data::new(&[set], &tokenizer, &directory.prompts, sampling).unwrap();
     let mut step =
         Step::new(&directory, &initial, &data.tasks(), &Choice { precision: Precision::Fp32, ..Choice::default() }, &downloads())
             .unwrap();

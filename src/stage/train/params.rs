@@ -6,8 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::evaluation::Measure;
+use crate::model::prompts::OtherPrompts;
 use crate::runtime::precision::Precision;
-use crate::stage::ParameterError;
+use crate::stage::{ParameterError, prompts};
 use crate::train::lora::Lora;
 use crate::train::sampling::{Mixing, Sampler};
 use crate::train::schedule::Decay;
@@ -81,6 +82,10 @@ pub struct Train {
     /// Steps between checkpoints, from which an interrupted training goes on; 0 for none but when it is interrupted with Ctrl-C. Does not change
     /// the result.
     pub checkpoint_steps: usize,
+    /// Prompts in the place of the model's own: `{ query: "query: ", document: "passage: " }`. The first text of an example is taken
+    /// for a query, the others for documents. The fine-tuned model keeps them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<OtherPrompts>,
     /// Seed of the order of the examples and of what adapters begin with.
     pub seed: u64,
     /// Name of the model that is trained, for the model card.
@@ -115,6 +120,7 @@ impl Default for Train {
             metric: Measure::default(),
             patience: 0,
             checkpoint_steps: 100,
+            prompts: None,
             seed: 42,
             base_model: None,
         }
@@ -151,6 +157,7 @@ impl Train {
             return refuse("layer_decay", format!("`layer_decay` must be above 0 and at most 1, not {}", self.layer_decay));
         }
         self.check_choice()?;
+        prompts::check(self.prompts.as_ref())?;
         for (place, loss) in self.all_losses() {
             loss.formula().check().or_else(|bad| refuse(&format!("{place}.{}", bad.field), bad.message))?;
         }
