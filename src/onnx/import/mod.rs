@@ -149,9 +149,40 @@ impl OnnxFile {
         Ok(Port { name: info.name.clone(), data_type, dims })
     }
 
-    /// Calls the tensor `name` of the file by another name from here on.
-    pub fn rename(&mut self, name: &str, to: &str) {
-        self.renamed.insert(name.to_owned(), to.to_owned());
+    /// Calls weights by other names from here on: present name → new one. The file's own names stay what they are.
+    pub fn rename(&mut self, names: &HashMap<String, String>) {
+        let new = |own: &String| Some((own.clone(), names.get(&self.called(own))?.clone()));
+        let renamed: Vec<(String, String)> = self.initializers.keys().filter_map(new).collect();
+        self.renamed.extend(renamed);
+    }
+
+    /// Calls matrices without a name of their own (`onnx::MatMul_470`, `val_57`: exporters transpose the weights of linear layers and
+    /// forget what they were called) after the bias that is added to their product: `query.weight` where there is a `query.bias`.
+    pub fn name_layers(&mut self, output: &str) {
+        let needed = self.needed(output);
+        // Value → the only node that uses it.
+        let mut users: HashMap<&str, Option<&NodeProto>> = HashMap::new();
+        for node in self.nodes(&needed) {
+            for name in &node.input {
+                users.entry(name).and_modify(|user| *user = None).or_insert(Some(node));
+            }
+        }
+        let user = |name: &str| users.get(name).copied().flatten();
+        let mut found: HashMap<String, Vec<&str>> = HashMap::new();
+        for node in self.nodes(&needed).filter(|n| n.op_type == "MatMul") {
+            let ([_, matrix], [product]) = (&node.input[..], &node.output[..]) else { continue };
+            let anonymous = self.initializers.contains_key(matrix) && !matrix.contains('.') && user(matrix).is_some();
+            let Some(add) = user(product).filter(|add| anonymous && add.op_type == "Add") else { continue };
+            let bias = add.input.iter().filter(|i| self.initializers.contains_key(*i)).find_map(|i| i.strip_suffix(".bias"));
+            if let Some(layer) = bias {
+                found.entry(format!("{layer}.weight")).or_default().push(matrix);
+            }
+        }
+        let free = |name: &str| !self.initializers.contains_key(name);
+        let sure = found.into_iter().filter(|(name, matrices)| matrices.len() == 1 && free(name));
+        let renamed: Vec<(String, String)> =
+            sure.flat_map(|(name, m)| m.into_iter().map(move |m| (m.to_owned(), name.clone()))).collect();
+        self.renamed.extend(renamed);
     }
 
     /// The weights that `output` depends on, in the order in which they are used: those tensors of the file that training may change.
@@ -207,14 +238,14 @@ impl OnnxFile {
 
     /// What a tensor of the file is called outside. Names that graphs use themselves are told apart.
     fn called(&self, name: &str) -> String {
-        if let Some(name) = self.renamed.get(name) {
-            return name.clone();
-        }
+        let name = self.renamed.get(name).map_or(name, String::as_str);
         let numbered = |start| name.strip_prefix(start).is_some_and(|rest| rest.parse::<u64>().is_ok());
         // As inputs and outputs are called: `pool`, `gradient:…`.
         let plain = name.chars().all(|c| c.is_ascii_alphabetic() || c == '_');
         let output = ["gradient:", "ids:", "rows:", "weight:"].iter().any(|start| name.starts_with(start));
-        if numbered('v') || numbered('c') || plain || output { format!("weight:{name}") } else { name.to_owned() }
+        // Folders of modules are numbered.
+        let module = name.starts_with(|c: char| c.is_ascii_digit()) && name.contains('.');
+        if numbered('v') || numbered('c') || plain || output || module { format!("weight:{name}") } else { name.to_owned() }
     }
 
     /// Numbers of the nodes that `output` depends on, ascending.

