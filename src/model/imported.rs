@@ -23,6 +23,8 @@ const TOKEN_VECTORS: [&str; 3] = ["last_hidden_state", "token_embeddings", "hidd
 const SENTENCE_VECTORS: [&str; 2] = ["sentence_embedding", "sentence_embeddings"];
 /// Tokens of the longest text, where nothing says.
 const MOST_TOKENS: usize = 512;
+/// Encoders that count the places of tokens from 2, so that the first two of their positions are for no token.
+const FROM_TWO: [&str; 4] = ["roberta", "xlm-roberta", "camembert", "mpnet"];
 
 /// The ONNX file of a model directory, when its encoder is to be imported.
 pub fn locate(directory: &Path) -> Option<PathBuf> {
@@ -92,11 +94,14 @@ impl Imported {
         let mut file = OnnxFile::read(path).map_err(refused)?;
         let folder = directory(path);
         let settings = Settings::read(&folder.join("config.json")).ok();
-        let limit = settings.as_ref().and_then(|s| s.count(&["max_position_embeddings", "n_positions"]).ok().flatten());
-        let inputs = inputs(&file, settings.as_ref())?;
+        let kind = settings.as_ref().and_then(|s| s.text(&["model_type"], "").ok()).unwrap_or_default();
+        let from_two = FROM_TWO.contains(&kind.as_str());
+        let positions = settings.as_ref().and_then(|s| s.count(&["max_position_embeddings", "n_positions"]).ok().flatten());
+        let max_tokens = positions.map_or(MOST_TOKENS, |n| if from_two { n.saturating_sub(2) } else { n });
+        let inputs = inputs(&file, from_two)?;
         let (output, pooled) = output(&file)?;
         rename(&mut file, &output, folder)?;
-        let mut imported = Imported { file, inputs, output, pooled, width: 0, max_tokens: limit.unwrap_or(MOST_TOKENS) };
+        let mut imported = Imported { file, inputs, output, pooled, width: 0, max_tokens };
         imported.width = imported.try_out()?;
         Ok(imported)
     }
@@ -186,15 +191,13 @@ pub fn with_weights(path: &Path, weights: &Weights) -> Result<Vec<u8>, ModelErro
 }
 
 /// The inputs, if all of them are known.
-fn inputs(file: &OnnxFile, settings: Option<&Settings>) -> Result<Vec<Port>, ModelError> {
+fn inputs(file: &OnnxFile, from_two: bool) -> Result<Vec<Port>, ModelError> {
     let inputs = file.inputs().map_err(refused)?;
     let refuse = |message: String| Err(ModelError::unsupported(file.path(), message));
-    let kind = settings.and_then(|s| s.text(&["model_type"], "").ok()).unwrap_or_default();
     for port in &inputs {
         match port.name.as_str() {
             "input_ids" | "attention_mask" | "token_type_ids" => {}
-            // These count the places of real tokens from another number than 0.
-            "position_ids" if !["roberta", "xlm-roberta", "camembert", "mpnet"].contains(&kind.as_str()) => {}
+            "position_ids" if !from_two => {}
             name => {
                 let message = format!(
                     "it has an input `{name}`; known are `input_ids`, `attention_mask`, `token_type_ids` and `position_ids` as BERT counts them"
@@ -279,8 +282,12 @@ fn by_elements(weights: &Weights) -> HashMap<blake3::Hash, Option<String>> {
 
 fn digest(shape: &[usize], data: &[f32]) -> Option<blake3::Hash> {
     let mut hasher = blake3::Hasher::new();
-    shape.iter().for_each(|&d| drop(hasher.update(&(d as u64).to_le_bytes())));
-    data.chunks(4096).for_each(|part| drop(hasher.update(&part.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())));
+    for &size in shape {
+        hasher.update(&(size as u64).to_le_bytes());
+    }
+    for part in data.chunks(4096) {
+        hasher.update(&part.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>());
+    }
     Some(hasher.finalize())
 }
 

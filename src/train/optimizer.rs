@@ -85,7 +85,8 @@ impl Rows {
     pub(super) fn dense(&self, size: usize) -> Vec<f32> {
         let mut data = vec![0.0; size];
         for (&entry, &at) in &self.index {
-            data[entry * self.width..(entry + 1) * self.width].copy_from_slice(&self.data[at * self.width..(at + 1) * self.width]);
+            data[entry * self.width..(entry + 1) * self.width]
+                .copy_from_slice(&self.data[at * self.width..(at + 1) * self.width]);
         }
         data
     }
