@@ -83,6 +83,9 @@ pub enum GraphError {
     Shape { op: &'static str, message: String },
     #[error("operator `{op}` has no gradient rule, so what feeds it cannot be trained (node {node})")]
     NoRule { op: &'static str, node: String },
+    /// An imported graph that could not be added.
+    #[error("{0}")]
+    Import(String),
     #[error("the loss must be a scalar, but has shape {0}")]
     NotScalar(String),
 }
@@ -326,6 +329,11 @@ impl Graph {
     /// Records that the shapes at `op` do not fit; the first such place is what [`Graph::to_model`] reports.
     pub(super) fn broken(&self, op: &'static str, message: String) {
         self.inner.borrow_mut().error.get_or_insert(GraphError::Shape { op, message });
+    }
+
+    /// Records that a part of the graph could not be built.
+    pub fn fail(&self, message: String) {
+        self.inner.borrow_mut().error.get_or_insert(GraphError::Import(message));
     }
 
     pub fn shape(&self, value: Value) -> Shape {
