@@ -4,8 +4,9 @@
 
 pub mod differentiate;
 pub mod graph;
+mod memory;
 mod ops;
-pub use ops::own;
+pub use ops::own::{Attention, Dropout};
 pub mod proto;
 pub mod shape;
 

@@ -6,6 +6,7 @@ mod gradcache;
 pub mod graphs;
 pub mod lora;
 pub mod loss;
+pub mod memory;
 pub mod optimizer;
 pub mod plan;
 pub mod progress;
