@@ -185,6 +185,8 @@ pub enum Then<'a> {
     Bias(&'a [f32]),
     /// C = activation(P + bias); P + bias goes into `before` `[m, n]`.
     Activate { bias: &'a [f32], before: &'a mut [f32], activation: Activation },
+    /// C = P · activation'(before), `before` `[m, n]` being what the activation was applied to: the gradient of it, from that of what followed.
+    Slope { before: &'a [f32], activation: Activation },
 }
 
 /// `C [m, n] = A [m, k] · B [k, n]`, both in fp32 memory; see [`multiply`].
@@ -296,6 +298,12 @@ impl Product<'_> {
                     let right = self.b.panel(column / SIDE, depth.clone());
                     let at = if whole { 0 } else { (i * wide + j) * 4 };
                     let Some(sums) = results[at..].first_chunk_mut() else { break };
+                    if depth.end == self.steps {
+                        for row in rows.clone() {
+                            self.c.expect(row * n + column);
+                            self.c.expect(row * n + column + 16);
+                        }
+                    }
                     multiplier.multiply(&left[i * panel..(i + 1) * panel], right, sums, from > 0);
                     if depth.end == self.steps {
                         let columns = column..columns.end.min(column + SIDE);
@@ -362,25 +370,34 @@ versions! {
 struct Epilogue<'a> {
     add: bool,
     bias: Option<&'a [f32]>,
-    before: Option<Parts<'a, f32>>,
-    activation: Option<Activation>,
+    activation: Option<(Activation, Before<'a>)>,
+}
+
+/// What an activation is applied to.
+enum Before<'a> {
+    Write(Parts<'a, f32>),
+    Read(&'a [f32]),
 }
 
 impl<'a> Epilogue<'a> {
     fn new(then: Then<'a>, m: usize, n: usize) -> Self {
         let add = matches!(then, Then::Add);
-        let (bias, before, activation) = match then {
-            Then::Store | Then::Add => (None, None, None),
-            Then::Bias(bias) => (Some(bias), None, None),
+        let (bias, activation) = match then {
+            Then::Store | Then::Add => (None, None),
+            Then::Bias(bias) => (Some(bias), None),
             Then::Activate { bias, before, activation } => {
                 assert_eq!(before.len(), m * n, "the size of what the activation applies to");
-                (Some(bias), Some(Parts::new(before)), Some(activation))
+                (Some(bias), Some((activation, Before::Write(Parts::new(before)))))
+            }
+            Then::Slope { before, activation } => {
+                assert_eq!(before.len(), m * n, "the size of what the activation was applied to");
+                (None, Some((activation, Before::Read(before))))
             }
         };
         if let Some(bias) = bias {
             assert_eq!(bias.len(), n, "the bias");
         }
-        Epilogue { add, bias, before, activation }
+        Epilogue { add, bias, activation }
     }
 }
 
@@ -403,13 +420,24 @@ versions! {
         for (i, row) in rows.enumerate() {
             let at = row * n + columns.start..row * n + columns.end;
             // SAFETY: tasks have blocks of their own.
-            let (c, before) = unsafe { (c.part(at.clone()), epilogue.before.as_ref().map(|b| b.part(at))) };
+            let c = unsafe { c.part(at.clone()) };
             let line = |right: usize| V::load(sums[i / 16 * 2 + right].row(i % 16)).add(bias[right]);
-            if let (Some(before), Some(activation)) = (before, epilogue.activation) {
-                for (right, (c, before)) in c.chunks_mut(16).zip(before.chunks_mut(16)).enumerate() {
-                    let x = line(right);
-                    x.store_some(before);
-                    activation.apply(x).0.store_some(c);
+            if let Some((activation, before)) = &epilogue.activation {
+                match before {
+                    Before::Write(before) => {
+                        // SAFETY: as above.
+                        let before = unsafe { before.part(at) };
+                        for (right, (c, before)) in c.chunks_mut(16).zip(before.chunks_mut(16)).enumerate() {
+                            let x = line(right);
+                            x.store_some(before);
+                            activation.apply(x).0.store_some(c);
+                        }
+                    }
+                    Before::Read(before) => {
+                        for (right, (c, before)) in c.chunks_mut(16).zip(before[at].chunks(16)).enumerate() {
+                            line(right).mul(activation.apply(V::load_some(before)).1).store_some(c);
+                        }
+                    }
                 }
             } else if epilogue.add {
                 for (right, c) in c.chunks_mut(16).enumerate() {
@@ -474,17 +502,17 @@ mod tests {
     #[test]
     fn products_of_all_shapes_transpositions_and_instruction_sets() {
         let mut random = Random(1);
-        for isa in all_isas() {
-            for precision in [Precision::Fp32, Precision::Bf16] {
-                for shape @ [m, k, n] in SHAPES {
-                    for flags in [[false, false], [true, false], [false, true], [true, true]] {
-                        let (a, b) = (random.normals(m * k), random.normals(k * n));
-                        let expected = naive(&rounded(precision, &a), &rounded(precision, &b), shape, flags);
+        for precision in [Precision::Fp32, Precision::Bf16] {
+            for shape @ [m, k, n] in SHAPES {
+                for flags in [[false, false], [true, false], [false, true], [true, true]] {
+                    let (a, b) = (random.normals(m * k), random.normals(k * n));
+                    let expected = naive(&rounded(precision, &a), &rounded(precision, &b), shape, flags);
+                    for isa in all_isas() {
                         let mut c = vec![f32::NAN; m * n];
                         let pool = Threads { threads: 2, isa };
                         gemm(&pool, precision, matrix(&a, m, k, flags[0]), matrix(&b, k, n, flags[1]), Then::Store, &mut c);
-                        let tolerance = 1e-6 + 4e-7 * k as f64;
-                        assert_close(&c, &expected, tolerance, &format!("{isa} {precision:?} {shape:?} {flags:?}"));
+                        let what = format!("{isa} {precision:?} {shape:?} {flags:?}");
+                        assert_close(&c, &expected, 1e-6 + 4e-7 * k as f64, &what);
                     }
                 }
             }
@@ -529,6 +557,11 @@ mod tests {
                 assert_eq!(before, biased);
                 let expected: Vec<f64> = before.iter().map(|&x| crate::testing::gelu(f64::from(x))).collect();
                 assert_close(&after, &expected, 1e-5, "GELU");
+
+                let (mut slopes, mut gradient) = (vec![0.0; m * n], vec![0.0; m * n]);
+                product(Then::Slope { before: &before, activation: Activation::Silu }, &mut slopes);
+                crate::activation::backward(&pool, Activation::Silu, &before, &plain, &mut gradient);
+                assert_eq!(slopes, gradient);
             }
         }
     }

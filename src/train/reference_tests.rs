@@ -43,12 +43,35 @@ struct Expected {
     parameter_grad_norms: Option<BTreeMap<String, f64>>,
 }
 
+/// Of `training_f64.py`.
+#[derive(Deserialize)]
+struct Exact {
+    name: String,
+    steps: Vec<ExactStep>,
+}
+
+#[derive(Deserialize)]
+struct ExactStep {
+    grad_norm_before_clipping: f64,
+    parameter_grad_norms: Option<BTreeMap<String, f64>>,
+}
+
 fn cases() -> Vec<Case> {
     serde_json::from_str::<Reference>(include_str!("../../tests/fixtures/training.json")).unwrap().cases
 }
 
+/// The case `name`. Where its gradients are small differences of numbers near 1, so that the reference's single precision is off by
+/// more than is allowed here, their norms are those of double precision.
 fn case(name: &str) -> Case {
-    cases().into_iter().find(|c| c.name == name).unwrap()
+    let mut case = cases().into_iter().find(|c| c.name == name).unwrap();
+    let exact: Exact = serde_json::from_str(include_str!("../../tests/fixtures/training_f64.json")).unwrap();
+    if exact.name == name {
+        for (step, exact) in case.steps.iter_mut().zip(exact.steps) {
+            step.grad_norm_before_clipping = exact.grad_norm_before_clipping;
+            step.parameter_grad_norms = exact.parameter_grad_norms;
+        }
+    }
+    case
 }
 
 impl Case {
