@@ -373,6 +373,11 @@ impl Graph {
         self.inner.borrow().inverses.get(&moved).copied()
     }
 
+    /// The number of nodes.
+    pub fn count(&self) -> usize {
+        self.inner.borrow().nodes.len()
+    }
+
     pub(super) fn outputs(&self) -> Vec<Value> {
         self.inner.borrow().outputs.clone()
     }

@@ -24,4 +24,6 @@ pub use trainer::{Settings, Trained, train};
 #[cfg(test)]
 mod imported_tests;
 #[cfg(test)]
+mod partial_tests;
+#[cfg(test)]
 mod reference_tests;

@@ -325,7 +325,7 @@ fn a_batch_of_a_thousand_pairs_needs_the_memory_of_a_part() {
         peak();
         let columns = data.columns(&Batch { set: 0, rows: (0..rows).collect() }).unwrap();
         let started = std::time::Instant::now();
-        let run = step.run(0, &columns).unwrap();
+        let run = step.run(0, &columns, 0).unwrap();
         step.update(&run, |_, _| ()).unwrap();
         peaks.push(peak());
         println!("{rows} pairs, {} tokens: {} MiB, {:.1} s", run.tokens, peaks[peaks.len() - 1], started.elapsed().as_secs_f64());
