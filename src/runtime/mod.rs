@@ -1,6 +1,8 @@
 //! What lies between this program and the machine: ONNX Runtime, sessions and bindings, packages, downloads.
 
 pub mod cache;
+pub mod cuda;
+pub mod device;
 pub mod files;
 pub mod http;
 pub mod library;
@@ -10,3 +12,5 @@ pub mod session;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod trainable;
+
+pub use device::Runtime;

@@ -5,11 +5,13 @@ use std::sync::Mutex;
 
 use anyhow::{Context, Result, anyhow};
 use ort::environment::Environment;
+use ort::ep::CUDA;
 use ort::logging::LogLevel;
-use ort::session::builder::GraphOptimizationLevel;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{SessionInputValue, SessionInputs};
 use ort::value::{DynValue, Tensor, TensorElementType};
 
+use super::device::{self, Device, Runtime};
 use super::library;
 
 /// Loads ONNX Runtime, once a process.
@@ -35,8 +37,8 @@ pub fn environment(downloads: &Path) -> Result<Environment> {
 }
 
 /// A session of ort's own kind for `model`, a serialized ONNX model.
-pub(super) fn commit(model: &[u8], downloads: &Path) -> Result<ort::session::Session> {
-    let environment = environment(downloads)?;
+pub(super) fn commit(model: &[u8], runtime: &Runtime) -> Result<ort::session::Session> {
+    let environment = environment(&runtime.downloads)?;
     let fail = |e: String| anyhow!("ONNX Runtime refuses the graph: {e}");
     let builder = ort::session::Session::builder(&environment).map_err(|e| fail(e.to_string()))?;
     let builder = builder.with_optimization_level(GraphOptimizationLevel::All).map_err(|e| fail(e.to_string()))?;
@@ -44,7 +46,20 @@ pub(super) fn commit(model: &[u8], downloads: &Path) -> Result<ort::session::Ses
     let builder = builder.with_log_level(LogLevel::Fatal).map_err(|e| fail(e.to_string()))?;
     // Idle threads that spin take the processor from rayon's, which prepare batches and update weights between runs.
     let mut builder = builder.with_config_entry("session.intra_op.allow_spinning", "0").map_err(|e| fail(e.to_string()))?;
+    if let Device::Cuda { number, name, .. } = &runtime.device {
+        builder = on_cuda(builder, *number).with_context(|| {
+            format!("CUDA on {name} cannot be used; `device: cpu` computes on the processor, `retune devices` says what is there")
+        })?;
+    }
     builder.commit_from_memory(model).map_err(|e| fail(e.to_string()))
+}
+
+/// Makes sessions run on a GPU. What ONNX Runtime cannot set up there is an error, not a reason to take the processor.
+fn on_cuda(builder: SessionBuilder, number: u32) -> Result<SessionBuilder> {
+    device::load_cuda()?;
+    // TensorFloat-32 rounds the factors of products to 10 bits unasked; `precision` says what is rounded.
+    let provider = CUDA::default().with_device_id(i32::try_from(number)?).with_tf32(false).build().error_on_failure();
+    builder.with_execution_providers([provider]).map_err(|e| anyhow!("{e}"))
 }
 
 /// An input of one run.
@@ -89,12 +104,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// Opens a serialized ONNX model. `downloads` is where ONNX Runtime is kept.
+    /// Opens a serialized ONNX model.
     ///
     /// # Errors
     /// ONNX Runtime cannot be loaded, or refuses the model.
-    pub fn from_model(model: &[u8], downloads: &Path) -> Result<Self> {
-        Ok(Session { inner: commit(model, downloads)? })
+    pub fn from_model(model: &[u8], runtime: impl Into<Runtime>) -> Result<Self> {
+        Ok(Session { inner: commit(model, &runtime.into())? })
     }
 
     /// Runs the graph on `inputs`, of which it may not want all; returns the float outputs in the graph's order, each with its shape.
