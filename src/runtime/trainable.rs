@@ -45,12 +45,42 @@ impl Parameters {
     }
 }
 
+/// Tensors that graphs write outputs of fixed shape into, shared by several graphs.
+#[derive(Default)]
+pub struct Buffers {
+    names: Vec<String>,
+    tensors: Vec<Tensor<f32>>,
+}
+
+impl Buffers {
+    /// Adds a buffer for the output `name`, unless there is one.
+    ///
+    /// # Errors
+    /// ONNX Runtime cannot be loaded, or there is not enough memory.
+    pub fn add(&mut self, name: &str, shape: &[usize], downloads: &Path) -> Result<()> {
+        if !self.names.iter().any(|known| known == name) {
+            environment(downloads)?;
+            let tensor = Tensor::<f32>::new(&Allocator::default(), shape.to_vec()).with_context(|| format!("output `{name}`"))?;
+            self.names.push(name.to_owned());
+            self.tensors.push(tensor);
+        }
+        Ok(())
+    }
+
+    /// What the last run of a graph with the output `name` wrote.
+    ///
+    /// # Errors
+    /// There is no such buffer.
+    pub fn get(&self, name: &str) -> Result<&[f32]> {
+        let at = self.names.iter().position(|known| known == name).with_context(|| format!("there is no buffer for `{name}`"))?;
+        Ok(self.tensors[at].extract_tensor().1)
+    }
+}
+
 /// See the [module](self).
 pub struct Trainable {
     session: ort::session::Session,
     binding: IoBinding,
-    /// Outputs that are written in place.
-    fixed: Vec<Tensor<f32>>,
     /// Outputs whose shape is known only after the run.
     free: Vec<String>,
 }
@@ -89,15 +119,15 @@ impl Outputs {
 }
 
 impl Trainable {
-    /// Opens `model`, with those of `parameters` bound that are inputs of it. `fixed` are `(output name, shape)`, `free` the names
-    /// of the other outputs.
+    /// Opens `model`, with those of `parameters` bound that are inputs of it and those of `buffers` that are outputs. `free` are the names of
+    /// the other outputs.
     ///
     /// # Errors
     /// ONNX Runtime cannot be loaded or refuses the model; there is not enough memory for the buffers.
     pub fn open(
         model: &[u8],
         parameters: &Parameters,
-        fixed: &[(String, Vec<usize>)],
+        buffers: &mut Buffers,
         free: Vec<String>,
         downloads: &Path,
     ) -> Result<Self> {
@@ -108,14 +138,12 @@ impl Trainable {
                 binding.bind_input(name.as_str(), tensor).with_context(|| format!("weight `{name}`"))?;
             }
         }
-        let mut outputs = Vec::new();
-        for (name, shape) in fixed {
-            let mut tensor =
-                Tensor::<f32>::new(session.allocator(), shape.clone()).with_context(|| format!("output `{name}`"))?;
-            binding.bind_output(name.as_str(), &mut tensor).with_context(|| format!("output `{name}`"))?;
-            outputs.push(tensor);
+        for (name, tensor) in buffers.names.iter().zip(&mut buffers.tensors) {
+            if session.outputs().iter().any(|output| output.name() == name) {
+                binding.bind_output(name.as_str(), tensor).with_context(|| format!("output `{name}`"))?;
+            }
         }
-        Ok(Trainable { session, binding, fixed: outputs, free })
+        Ok(Trainable { session, binding, free })
     }
 
     /// Runs the graph on `inputs`, of which it may not want all, and the present weights.
@@ -145,10 +173,5 @@ impl Trainable {
             values.push((name.clone(), value));
         }
         Ok(Outputs { values })
-    }
-
-    /// The elements of the in-place outputs, in the order given.
-    pub fn fixed(&self) -> Vec<&[f32]> {
-        self.fixed.iter().map(|o| o.extract_tensor().1).collect()
     }
 }

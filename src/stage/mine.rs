@@ -9,7 +9,7 @@ use super::{Context, External, Outcome, OutputPort, ParameterError, Port, Stage,
 use crate::artifact::{Chunk, Judgements, Kind, jsonl};
 use crate::model::embedder::Embedder;
 use crate::retrieval::dense::normalized;
-use crate::retrieval::mine::{Mined, Pool, by_rules, from_judgements, hardest, read};
+use crate::retrieval::mine::{Mined, Pool, Shape, by_rules, from_judgements, hardest, read};
 use crate::retrieval::search::encode;
 
 pub const KIND: StageKind = StageKind {
@@ -53,6 +53,8 @@ pub struct Mine {
     pub rules: Option<String>,
     /// Negatives for each relevant passage of `judgements`: passages that are not judged relevant for the query.
     pub negatives: usize,
+    /// Whether they make a row each, or one row together, which the losses `mnrl`, `margin_mse` and `distill_kl` take.
+    pub format: Shape,
     /// What the negatives of `judgements` are drawn from.
     pub negatives_from: NegativesFrom,
     /// `hard`: the first rank that is drawn from, counted from 0 among the passages that are not judged relevant. Above 0 it leaves
@@ -77,7 +79,15 @@ pub enum NegativesFrom {
 
 impl Default for Mine {
     fn default() -> Self {
-        Mine { rules: None, negatives: 1, negatives_from: NegativesFrom::default(), range_min: 0, range_max: 20, seed: 42 }
+        Mine {
+            rules: None,
+            negatives: 1,
+            format: Shape::default(),
+            negatives_from: NegativesFrom::default(),
+            range_min: 0,
+            range_max: 20,
+            seed: 42,
+        }
     }
 }
 
@@ -110,7 +120,7 @@ impl Stage for Mine {
         let mut all = Mined::default();
         let mut queries = 0;
         let mut add = |mined: Mined| {
-            all.triplets.extend(mined.triplets);
+            all.examples.extend(mined.examples);
             all.warnings.extend(mined.warnings);
         };
         match (&self.rules, context.optional_input("chunks")) {
@@ -138,11 +148,15 @@ impl Stage for Mine {
             }
             None => {}
         }
-        if all.triplets.is_empty() {
+        if all.examples.is_empty() {
             bail!("no triplet could be made: {}", all.warnings.join("; "));
         }
-        jsonl::write(context.output("triplets")?, &all.triplets).context("the triplets cannot be written")?;
-        let summary = format!("{} triplets from {queries} queries", all.triplets.len());
+        jsonl::write(context.output("triplets")?, &all.examples).context("the triplets cannot be written")?;
+        let what = match self.format {
+            Shape::Triplet => "triplets",
+            Shape::Tuple => "rows",
+        };
+        let summary = format!("{} {what} from {queries} queries", all.examples.len());
         Ok(Outcome { summary, warnings: all.warnings, ..Outcome::default() })
     }
 }
@@ -151,7 +165,9 @@ impl Mine {
     fn judged(&self, judgements: &Judgements, context: &Context) -> Result<Mined> {
         let model = context.optional_input("model");
         match (self.negatives_from, model) {
-            (NegativesFrom::Random, None) => Ok(from_judgements(judgements, &Pool::Corpus, self.negatives, self.seed)),
+            (NegativesFrom::Random, None) => {
+                Ok(from_judgements(judgements, &Pool::Corpus, self.negatives, self.format, self.seed))
+            }
             (NegativesFrom::Random, Some(_)) => {
                 bail!("the input `model` is for hard negatives: set `negatives_from: hard`, or remove the input")
             }
@@ -164,7 +180,7 @@ impl Mine {
                 let (queries, passages) = encode(&embedder, &judgements.corpus, &queries, context.cancel, &progress)?;
                 let scores = normalized(queries.view()).dot(&normalized(passages.view()).t());
                 let pools = hardest(judgements, scores.view(), self.range_min..self.range_max);
-                Ok(from_judgements(judgements, &Pool::Ranked(&pools), self.negatives, self.seed))
+                Ok(from_judgements(judgements, &Pool::Ranked(&pools), self.negatives, self.format, self.seed))
             }
         }
     }
@@ -175,7 +191,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::artifact::{Passage, Query, Triplet};
+    use crate::artifact::{Example, Passage, Query};
     use crate::stage::testing::{Bench, chunk, refused};
 
     fn bench() -> Bench {
@@ -205,9 +221,11 @@ mod tests {
                {"_id":"c","query":"Kafka?","positive":"kafka","negative":"only"}"#,
         );
         let outcome = bench.run_here(&KIND, json!({ "rules": "rules.jsonl" }), &[CHUNKS, JUDGED]).unwrap();
-        let triplets: Vec<Triplet> = bench.rows("triplets.jsonl");
-        let ids: Vec<_> =
-            triplets.iter().map(|t| (t.query_id.as_str(), t.positive_id.as_str(), t.negative_id.as_str())).collect();
+        let triplets: Vec<Example> = bench.rows("triplets.jsonl");
+        let ids: Vec<_> = triplets
+            .iter()
+            .map(|t| (t.origin.query.as_str(), t.origin.positive.as_str(), t.origin.negatives[0].as_str()))
+            .collect();
         assert_eq!(ids[..2], [("a", "d1:0", "d2:0"), ("b", "d1:0", "d3:0")]);
         assert_eq!((ids.len(), ids[2].0, ids[2].1), (3, "q", "d2:0"));
         assert_eq!((triplets[0].anchor.as_str(), triplets[0].positive.as_str()), ("What is BERT?", "T BERT and GPT read"));

@@ -11,31 +11,47 @@ use serde_json::json;
 
 use super::externals::onnx_runtime;
 use super::{Context, External, Outcome, OutputPort, ParameterError, Port, Stage, StageKind, Surroundings, configure, schema};
-use crate::artifact::{Judgements, Kind, Triplet, jsonl};
+use crate::artifact::{Example, Judgements, Kind, jsonl};
 use crate::evaluation::{self, Measure};
 use crate::model::card::Card;
 use crate::model::directory::ModelDirectory;
 use crate::model::embedder::Embedder;
 use crate::model::export::export;
+use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::Weights;
 use crate::retrieval::search::encode;
+use crate::train::data::{Data, DataSet, Sampling};
 use crate::train::optimizer::AdamW;
+use crate::train::sampling::{Mixing, Sampler};
 use crate::train::trainer::{Observer, StepReport};
 use crate::train::{Loss, Settings, Trained, train};
 
 pub const KIND: StageKind = StageKind {
     name: "train",
-    version: 1,
+    version: 2,
     summary: "fine-tunes an embedding model",
     inputs: &[
         Port { name: "model", kind: Kind::Model, required: true, many: false, doc: "the model to start from" },
-        Port { name: "triplets", kind: Kind::Triplets, required: true, many: false, doc: "what to learn from" },
+        Port {
+            name: "triplets",
+            kind: Kind::Triplets,
+            required: true,
+            many: true,
+            doc: "what to learn from: one data set of pairs, triplets or tuples, or several",
+        },
         Port {
             name: "eval",
             kind: Kind::Judgements,
             required: false,
             many: false,
             doc: "judged queries to choose the best checkpoint by",
+        },
+        Port {
+            name: "guide",
+            kind: Kind::Model,
+            required: false,
+            many: false,
+            doc: "the model by which the loss `gist` tells false negatives",
         },
     ],
     outputs: &[OutputPort {
@@ -50,17 +66,30 @@ pub const KIND: StageKind = StageKind {
     configure: configure::<Train>,
 };
 
-/// Fine-tunes an embedding model on triplets with AdamW, a linear warm-up and a linear decay of the learning rate. With `eval`
+/// Fine-tunes an embedding model on examples with AdamW, a linear warm-up and a linear decay of the learning rate. With `eval`
 /// connected, the model is evaluated on it during training, and the best checkpoint is kept.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Train {
     /// What is minimised.
     pub loss: Loss,
-    /// Passes over the triplets.
+    /// Losses of data sets for which `loss` does not hold, by the names of the data sets in `inputs`:
+    /// `{ graded: { name: cosent } }`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub losses: BTreeMap<String, Loss>,
+    /// Passes over the examples.
     pub epochs: usize,
-    /// Triplets a step.
+    /// Examples a step.
     pub batch_size: usize,
+    /// Tokens that go through the model at once. A batch with more goes through it in parts (GradCache): the same loss and the same gradients, but for
+    /// their last digits, with the memory of a part and a second forward pass. So losses that live on large batches (`mnrl`, `gist`) have them of
+    /// 1,000 and more. 0: the whole batch at once.
+    pub mini_batch_tokens: usize,
+    /// How data sets are cut into batches; left out, as suits the loss: `no_duplicates` for `mnrl` and `gist`, else `shuffled`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sampler: Option<Sampler>,
+    /// How several data sets take turns.
+    pub mixing: Mixing,
     /// Peak learning rate.
     pub lr: f64,
     /// Weight decay of AdamW; biases and layer normalization are exempt.
@@ -73,7 +102,7 @@ pub struct Train {
     pub eval_steps: usize,
     /// The figure by which the best checkpoint is chosen: `ndcg@10`, `mrr@10`, `recall@5`, `map@100`, …
     pub metric: Measure,
-    /// Seed of the order of the triplets.
+    /// Seed of the order of the examples.
     pub seed: u64,
     /// Name of the model that is trained, for the model card.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -84,8 +113,12 @@ impl Default for Train {
     fn default() -> Self {
         Train {
             loss: Loss::default(),
+            losses: BTreeMap::new(),
             epochs: 3,
             batch_size: 8,
+            mini_batch_tokens: 0,
+            sampler: None,
+            mixing: Mixing::default(),
             lr: 2e-5,
             weight_decay: 0.01,
             warmup_steps: 10,
@@ -118,7 +151,27 @@ impl Stage for Train {
                 return refuse(field, format!("`{field}` must be at least 1"));
             }
         }
-        self.loss.formula().check().or_else(|(field, message)| refuse(&format!("loss.{field}"), message))
+        let all = std::iter::once(("loss".to_owned(), &self.loss));
+        for (place, loss) in all.chain(self.losses.iter().map(|(name, loss)| (format!("losses.{name}"), loss))) {
+            loss.formula().check().or_else(|bad| refuse(&format!("{place}.{}", bad.field), bad.message))?;
+        }
+        Ok(())
+    }
+
+    fn check_inputs(&self, inputs: &[&str]) -> Result<(), ParameterError> {
+        let guided = std::iter::once(&self.loss).chain(self.losses.values()).any(|loss| loss.formula().is_guided());
+        if guided && !inputs.contains(&"guide") {
+            let message =
+                "the loss `gist` asks a guide model: connect the input `guide`, or let the model guide itself with `guide: self`";
+            return Err(ParameterError::new("loss", message));
+        }
+        if !guided && inputs.contains(&"guide") {
+            return Err(ParameterError::new(
+                "",
+                "the input `guide` is for the loss `gist` with `guide: model`; remove the input, or use that loss",
+            ));
+        }
+        Ok(())
     }
 
     fn externals(&self, surroundings: &Surroundings) -> Result<Vec<External>> {
@@ -128,30 +181,52 @@ impl Stage for Train {
     fn run(&self, context: &Context) -> Result<Outcome> {
         let directory = ModelDirectory::open(context.input("model")?)?;
         let initial = Weights::read(&directory.weights())?;
-        let triplets: Vec<Triplet> = jsonl::read(context.input("triplets")?)?;
-        if triplets.is_empty() {
-            bail!("there are no triplets to learn from");
+        let sets = self.data_sets(context)?;
+        let mut warnings: Vec<String> = Vec::new();
+        for set in &sets {
+            warnings.extend(set.warnings(directory.config.hidden_size, directory.normalize));
         }
-        let warnings = self.loss.formula().warnings(directory.config.hidden_size, directory.normalize);
+        warnings.sort();
+        warnings.dedup();
         warnings.iter().for_each(|w| context.reporter.log(w));
+        let sampling = Sampling { batch_size: self.batch_size, sampler: self.sampler, mixing: self.mixing };
+        let mut data = Data::new(&sets, &Tokenizer::open(&directory.path, directory.max_seq_length)?, sampling)?;
+        if data.is_guided() {
+            guide(&mut data, context)?;
+        }
         let eval = context.optional_input("eval").map(|folder| Judgements::read(folder, "test")).transpose()?;
-        let examples: Vec<Vec<&str>> =
-            triplets.iter().map(|t| vec![t.anchor.as_str(), t.positive.as_str(), t.negative.as_str()]).collect();
         let mut watch =
             Watch { context, directory: &directory, eval, metric: &self.metric, last: String::new(), started: Instant::now() };
-        let trained = train(&directory, &initial, &examples, &self.settings(), context.downloads, context.cancel, &mut watch)?;
+        let trained = train(&directory, &initial, &data, &self.settings(), context.downloads, context.cancel, &mut watch)?;
         context.reporter.log("writing the model");
-        export(&directory, &trained.weights, &self.card(&directory, &triplets, &trained), context.output("model")?)?;
-        Ok(self.outcome(&trained, triplets.len(), warnings))
+        export(&directory, &trained.weights, &self.card(&directory, &sets, &trained), context.output("model")?)?;
+        let examples = sets.iter().map(|set| set.rows.len()).sum();
+        Ok(self.outcome(&trained, examples, warnings))
     }
 }
 
 impl Train {
+    /// The data sets at the input `triplets`, each with its loss.
+    fn data_sets(&self, context: &Context) -> Result<Vec<DataSet>> {
+        let inputs = context.inputs("triplets");
+        for name in self.losses.keys() {
+            if !inputs.iter().any(|(label, _)| label == name) {
+                let known: Vec<String> = inputs.iter().map(|(label, _)| format!("`{label}`")).collect();
+                bail!("`losses` names the data set `{name}`, which is not among the inputs: there are {}", known.join(", "));
+            }
+        }
+        let read = |(label, path): (&str, &Path)| {
+            let loss = self.losses.get(label).unwrap_or(&self.loss).clone();
+            let rows = jsonl::numbered::<Example>(path, &format!("data set `{label}`"))?;
+            Ok(DataSet { name: label.to_owned(), rows, loss })
+        };
+        inputs.into_iter().map(read).collect()
+    }
+
     fn settings(&self) -> Settings {
         Settings {
-            loss: self.loss.clone(),
             epochs: self.epochs,
-            batch_size: self.batch_size,
+            mini_batch_tokens: self.mini_batch_tokens,
             lr: self.lr,
             optimizer: AdamW { weight_decay: self.weight_decay, ..AdamW::default() },
             warmup_steps: self.warmup_steps,
@@ -161,12 +236,12 @@ impl Train {
         }
     }
 
-    fn outcome(&self, trained: &Trained, triplets: usize, warnings: Vec<String>) -> Outcome {
+    fn outcome(&self, trained: &Trained, examples: usize, warnings: Vec<String>) -> Outcome {
         let mut metrics = BTreeMap::from([("steps".to_owned(), trained.steps as f64)]);
         if let Some(loss) = trained.losses.last() {
             metrics.insert("loss".to_owned(), *loss);
         }
-        let mut summary = format!("{} steps on {triplets} triplets", trained.steps);
+        let mut summary = format!("{} steps on {examples} examples", trained.steps);
         if let Some(best) = trained.best.and_then(|i| trained.evaluations.get(i)) {
             metrics.insert("best_step".to_owned(), best.step as f64);
             metrics.insert(format!("eval.{}", self.metric), best.score);
@@ -175,27 +250,28 @@ impl Train {
         Outcome { metrics, summary, warnings, table: None }
     }
 
-    fn card(&self, directory: &ModelDirectory, triplets: &[Triplet], trained: &Trained) -> Card {
+    fn card(&self, directory: &ModelDirectory, sets: &[DataSet], trained: &Trained) -> Card {
         let setting = |name: &str, value: String| (name.to_owned(), value);
-        let columns = |t: &Triplet| {
-            [("anchor", &t.anchor), ("positive", &t.positive), ("negative", &t.negative)]
-                .map(|(n, x)| (n.to_owned(), x.clone()))
-                .to_vec()
-        };
+        let losses = sets.iter().map(|set| {
+            let name = if sets.len() == 1 { "loss".to_owned() } else { format!("loss of {}", set.name) };
+            (name, set.loss.formula().describe())
+        });
+        let counts: Vec<String> = sets.iter().map(|set| format!("{} of {}", set.rows.len(), set.name)).collect();
         Card {
             base_model: self.base_model.clone().unwrap_or_else(|| directory.config.model_type.clone()),
-            settings: vec![
-                setting("loss", self.loss.formula().describe()),
-                setting("epochs", self.epochs.to_string()),
-                setting("batch_size", self.batch_size.to_string()),
-                setting("lr", format!("{:e}", self.lr)),
-                setting("weight_decay", self.weight_decay.to_string()),
-                setting("warmup_steps", self.warmup_steps.to_string()),
-                setting("max_grad_norm", self.max_grad_norm.to_string()),
-                setting("seed", self.seed.to_string()),
-            ],
-            data: format!("{} triplets (anchor, positive, negative). The first of them:", triplets.len()),
-            examples: triplets.iter().take(3).map(columns).collect(),
+            settings: losses
+                .chain([
+                    setting("epochs", self.epochs.to_string()),
+                    setting("batch_size", self.batch_size.to_string()),
+                    setting("lr", format!("{:e}", self.lr)),
+                    setting("weight_decay", self.weight_decay.to_string()),
+                    setting("warmup_steps", self.warmup_steps.to_string()),
+                    setting("max_grad_norm", self.max_grad_norm.to_string()),
+                    setting("seed", self.seed.to_string()),
+                ])
+                .collect(),
+            data: format!("Examples: {}. The first of them:", counts.join(", ")),
+            examples: sets.iter().flat_map(|set| &set.rows).take(3).map(|(_, example)| example.columns()).collect(),
             evaluations: trained
                 .evaluations
                 .iter()
@@ -208,6 +284,16 @@ impl Train {
             normalize: directory.normalize,
         }
     }
+}
+
+/// Embeds every text with the model at the input `guide`.
+fn guide(data: &mut Data, context: &Context) -> Result<()> {
+    let embedder = Embedder::open(context.input("guide")?, context.downloads)?;
+    let total = data.texts().len() as u64;
+    let progress = |n: usize| context.progress(n as u64, total, "texts", "asking the guide");
+    let vectors = embedder.encode(data.texts(), context.cancel, &progress)?;
+    data.guide(embedder.dimensions(), vectors.into_raw_vec_and_offset().0);
+    Ok(())
 }
 
 /// Reports steps, and evaluates.

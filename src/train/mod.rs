@@ -1,9 +1,13 @@
-//! Training: losses (one file each), the graph of a step, the optimizer, schedules, batches and the loop.
+//! Training: losses (one file each), data sets and samplers, the graphs of a step, the optimizer, schedules and the loop.
 
-pub mod batches;
+pub mod data;
+mod gradcache;
+pub mod graphs;
 pub mod loss;
 pub mod optimizer;
+pub mod sampling;
 pub mod schedule;
+pub mod select;
 pub mod step;
 pub mod trainer;
 

@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::data::{Batch, Data, DataSet, Sampling};
 use super::loss::Loss;
-use super::loss::triplet::{Distance, Triplet};
 use super::optimizer::{AdamW, Optimizer, clip_factor, norm};
+use super::sampling::Mixing;
 use super::schedule::linear;
 use super::step::Step;
+use crate::artifact::Example;
 use crate::cancel::Cancel;
 use crate::model::directory::ModelDirectory;
 use crate::model::embedder::Embedder;
 use crate::model::testing::minilm;
-use crate::model::tokenizer::Tokens;
+use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::Weights;
 use crate::runtime::testing::downloads;
 
@@ -26,6 +28,7 @@ struct Reference {
 struct Case {
     name: String,
     columns: Vec<Vec<String>>,
+    labels: Option<Vec<f64>>,
     steps: Vec<Expected>,
     probe_texts: Vec<String>,
     probe_embeddings_after: Vec<Vec<f32>>,
@@ -39,9 +42,26 @@ struct Expected {
     parameter_grad_norms: Option<BTreeMap<String, f64>>,
 }
 
+fn cases() -> Vec<Case> {
+    serde_json::from_str::<Reference>(include_str!("../../tests/fixtures/training.json")).unwrap().cases
+}
+
 fn case(name: &str) -> Case {
-    let reference: Reference = serde_json::from_str(include_str!("../../tests/fixtures/training.json")).unwrap();
-    reference.cases.into_iter().find(|c| c.name == name).unwrap()
+    cases().into_iter().find(|c| c.name == name).unwrap()
+}
+
+impl Case {
+    fn rows(&self) -> Vec<(usize, Example)> {
+        let text = |column: usize, row: usize| self.columns[column][row].clone();
+        let row = |row: usize| Example {
+            anchor: text(0, row),
+            positive: text(1, row),
+            negatives: (2..self.columns.len()).map(|column| text(column, row)).collect(),
+            labels: self.labels.iter().map(|labels| labels[row]).collect(),
+            ..Example::default()
+        };
+        (0..self.columns[0].len()).map(|i| (i + 1, row(i))).collect()
+    }
 }
 
 /// The deviation relative to `expected`; a loss that is 0 must be 0 exactly.
@@ -50,22 +70,22 @@ fn relative(found: f64, expected: f64) -> f64 {
 }
 
 /// Six steps with the reference's batches and settings.
-fn follow(name: &str, loss: &Loss) {
+fn follow(name: &str, loss: &str) {
+    let loss: Loss = serde_json::from_str(loss).unwrap();
     let case = case(name);
     let directory = ModelDirectory::open(&minilm()).unwrap();
     let initial = Weights::read(&directory.weights()).unwrap();
-    let mut step = Step::new(&directory, &initial, loss, &downloads()).unwrap();
-    let columns: Vec<Vec<Tokens>> = case
-        .columns
-        .iter()
-        .map(|texts| step.tokenizer().encode(&texts.iter().map(String::as_str).collect::<Vec<_>>()).unwrap())
-        .collect();
+    let tokenizer = Tokenizer::open(&directory.path, directory.max_seq_length).unwrap();
+    let set = DataSet { name: name.to_owned(), rows: case.rows(), loss };
+    let sampling = Sampling { batch_size: 8, sampler: None, mixing: Mixing::default() };
+    let data = Data::new(&[set], &tokenizer, sampling).unwrap();
+    let mut step = Step::new(&directory, &initial, &data.tasks(), &|_| true, 0, &downloads()).unwrap();
     let mut optimizer = Optimizer::new(AdamW::default(), step.parameters());
     let names: Vec<String> = step.parameters().map(|(n, _)| n.to_owned()).collect();
     let (mut worst_loss, mut worst_norm) = (0.0f64, 0.0f64);
     for (number, expected) in case.steps.iter().enumerate() {
-        let batch: Vec<Vec<&Tokens>> = columns.iter().map(|c| expected.rows.iter().map(|&r| &c[r]).collect()).collect();
-        let run = step.run(&batch).unwrap();
+        let batch = Batch { set: 0, rows: expected.rows.clone() };
+        let run = step.run(0, &data.columns(&batch).unwrap()).unwrap();
         let off = relative(f64::from(run.loss), expected.loss);
         worst_loss = worst_loss.max(off);
         assert!(off <= 1e-4, "{name}, step {number}: loss {} instead of {}", run.loss, expected.loss);
@@ -110,15 +130,73 @@ fn follow(name: &str, loss: &Loss) {
 
 #[test]
 fn triplet_euclidean() {
-    follow("triplet_euclidean_margin5", &Loss::Triplet(Triplet { distance: Distance::Euclidean, margin: 5.0 }));
+    follow("triplet_euclidean_margin5", r#"{"name": "triplet"}"#);
 }
 
 #[test]
 fn triplet_cosine() {
-    follow("triplet_cosine_margin0.5", &Loss::Triplet(Triplet { distance: Distance::Cosine, margin: 0.5 }));
+    follow("triplet_cosine_margin0.5", r#"{"name": "triplet", "distance": "cosine", "margin": 0.5}"#);
 }
 
 #[test]
 fn triplet_manhattan() {
-    follow("triplet_manhattan_margin5", &Loss::Triplet(Triplet { distance: Distance::Manhattan, margin: 5.0 }));
+    follow("triplet_manhattan_margin5", r#"{"name": "triplet", "distance": "manhattan"}"#);
+}
+
+#[test]
+fn mnrl_of_pairs() {
+    follow("mnrl_pairs_scale20", r#"{"name": "mnrl"}"#);
+}
+
+#[test]
+fn mnrl_of_triplets() {
+    follow("mnrl_triplets_scale20", r#"{"name": "mnrl"}"#);
+}
+
+#[test]
+fn mnrl_with_two_negatives() {
+    follow("mnrl_two_negatives_scale50", r#"{"name": "mnrl", "scale": 50}"#);
+}
+
+#[test]
+fn mnrl_symmetric() {
+    follow("mnrl_symmetric", r#"{"name": "mnrl", "symmetric": true}"#);
+}
+
+#[test]
+fn contrastive() {
+    follow("contrastive", r#"{"name": "contrastive"}"#);
+}
+
+#[test]
+fn online_contrastive() {
+    follow("online_contrastive", r#"{"name": "online_contrastive"}"#);
+}
+
+#[test]
+fn cosent() {
+    follow("cosent", r#"{"name": "cosent"}"#);
+}
+
+#[test]
+fn angle() {
+    follow("angle", r#"{"name": "angle"}"#);
+}
+
+#[test]
+fn margin_mse() {
+    follow("margin_mse", r#"{"name": "margin_mse"}"#);
+}
+
+#[test]
+fn matryoshka() {
+    follow("matryoshka_mnrl_384_128_32", r#"{"name": "matryoshka", "loss": {"name": "mnrl"}, "dims": [384, 128, 32]}"#);
+}
+
+#[test]
+fn every_case_is_followed() {
+    let tests = include_str!("reference_tests.rs");
+    for case in cases() {
+        assert!(tests.contains(&format!("follow(\"{}\"", case.name)), "no test follows `{}`", case.name);
+    }
 }

@@ -1,28 +1,26 @@
 //! The training loop.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::batches::shuffled;
-use super::loss::Loss;
+use super::data::{Batch, Data};
 use super::optimizer::{AdamW, Optimizer, clip_factor, norm};
 use super::schedule::linear;
 use super::step::Step;
 use crate::cancel::Cancel;
 use crate::model::directory::ModelDirectory;
-use crate::model::tokenizer::{Tokenizer, Tokens};
 use crate::model::weights::Weights;
 
 /// Settings of a training.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    pub loss: Loss,
     pub epochs: usize,
-    pub batch_size: usize,
+    /// Tokens that go through the model at once; 0 for those of the whole batch.
+    pub mini_batch_tokens: usize,
     /// Peak learning rate.
     pub lr: f64,
     pub optimizer: AdamW,
@@ -83,40 +81,30 @@ pub struct Trained {
     pub best: Option<usize>,
 }
 
-/// Trains the model of `directory` on `examples`, each with as many texts as the loss has columns.
+/// Trains the model of `directory` on `data`.
 ///
 /// # Errors
 /// The weights do not fit, ONNX Runtime fails, the loss stops being a number, or `cancel` is set.
 pub fn train(
     directory: &ModelDirectory,
     initial: &Weights,
-    examples: &[Vec<&str>],
+    data: &Data,
     settings: &Settings,
     downloads: &Path,
     cancel: &Cancel,
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
-    ensure!(!examples.is_empty(), "there is nothing to train on");
-    let step = Step::new(directory, initial, &settings.loss, downloads)?;
-    let texts = tokenize(step.tokenizer(), examples)?;
+    let step = Step::new(directory, initial, &data.tasks(), &|_| true, settings.mini_batch_tokens, downloads)?;
     let optimizer = Optimizer::new(settings.optimizer, step.parameters());
-    let total = examples.len().div_ceil(settings.batch_size) * settings.epochs;
-    let state = State { step, optimizer, settings, initial, total, done: 0, best: None, evaluations: Vec::new() };
-    state.run(examples, &texts, cancel, observer)
-}
-
-/// Each different text once.
-fn tokenize<'t>(tokenizer: &Tokenizer, examples: &[Vec<&'t str>]) -> Result<HashMap<&'t str, Tokens>> {
-    let mut texts: Vec<&str> = examples.concat();
-    texts.sort_unstable();
-    texts.dedup();
-    let tokens = tokenizer.encode(&texts)?;
-    Ok(texts.into_iter().zip(tokens).collect())
+    let total = data.steps(settings.seed, settings.epochs);
+    let state = State { step, optimizer, data, settings, initial, total, done: 0, best: None, evaluations: Vec::new() };
+    state.run(cancel, observer)
 }
 
 struct State<'a> {
     step: Step,
     optimizer: Optimizer,
+    data: &'a Data,
     settings: &'a Settings,
     initial: &'a Weights,
     total: usize,
@@ -127,20 +115,14 @@ struct State<'a> {
 }
 
 impl State<'_> {
-    fn run(
-        mut self,
-        examples: &[Vec<&str>],
-        texts: &HashMap<&str, Tokens>,
-        cancel: &Cancel,
-        observer: &mut dyn Observer,
-    ) -> Result<Trained> {
+    fn run(mut self, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Trained> {
         let mut losses = Vec::new();
         for epoch in 0..self.settings.epochs {
-            let batches = shuffled(examples.len(), self.settings.batch_size, self.settings.seed, epoch);
+            let batches = self.data.epoch(self.settings.seed, epoch);
             let mut sum = 0.0;
             for (i, batch) in batches.iter().enumerate() {
                 cancel.check()?;
-                let report = self.advance(epoch, batch, examples, texts)?;
+                let report = self.advance(epoch, batch)?;
                 sum += f64::from(report.loss);
                 observer.step(&report);
                 let due = self.settings.eval_steps > 0 && self.done.is_multiple_of(self.settings.eval_steps);
@@ -157,20 +139,11 @@ impl State<'_> {
         Ok(Trained { weights, steps: self.done, losses, evaluations: self.evaluations, best })
     }
 
-    fn advance(
-        &mut self,
-        epoch: usize,
-        batch: &[usize],
-        examples: &[Vec<&str>],
-        texts: &HashMap<&str, Tokens>,
-    ) -> Result<StepReport> {
+    fn advance(&mut self, epoch: usize, batch: &Batch) -> Result<StepReport> {
         let started = Instant::now();
-        let width = examples.first().map_or(0, Vec::len);
-        let columns = (0..width)
-            .map(|c| batch.iter().map(|&i| texts.get(examples[i][c]).context("a text was not tokenized")).collect())
-            .collect::<Result<Vec<Vec<&Tokens>>>>()?;
+        let columns = self.data.columns(batch)?;
         let lr = self.settings.lr * linear(self.done, self.settings.warmup_steps, self.total);
-        let run = self.step.run(&columns)?;
+        let run = self.step.run(batch.set, &columns)?;
         self.done += 1;
         let (max_norm, optimizer, loss, number) = (self.settings.max_grad_norm, &mut self.optimizer, run.loss, self.done);
         let grad_norm = self.step.update(&run, |weights, gradients| {
@@ -181,7 +154,8 @@ impl State<'_> {
             norm
         })?;
         if !(grad_norm.is_finite() && loss.is_finite()) {
-            let first: String = batch.first().and_then(|&i| examples[i].first()).map_or("", |t| t).chars().take(80).collect();
+            let texts = batch.rows.first().map(|&row| self.data.row(batch.set, row)).unwrap_or_default();
+            let first: String = texts.first().map_or("", |t| t).chars().take(80).collect();
             bail!(
                 "step {number} of {}: the loss is {loss} and the gradient's norm {grad_norm}; the batch begins with `{first}`; \
                  a lower `lr` or more `warmup_steps` usually mend this",

@@ -43,6 +43,14 @@ impl Graph {
         self.node("Slice", "", &inputs, &[], self.data_type(x), shape)
     }
 
+    /// 0, 1, 2, … as many as `x` has rows: int64 `[rows]`.
+    pub fn numbers(&self, x: Value) -> Value {
+        let rows = self.shape(x).into_iter().next().unwrap_or(Dim::Fixed(1));
+        let scalar = |x: i64| self.reshape(self.integers(&[x]), Vec::new());
+        let limit = self.reshape(self.size_along(x, 0), Vec::new());
+        self.node("Range", "", &[scalar(0), limit, scalar(1)], &[], DataType::I64, vec![rows])
+    }
+
     /// `axis` counted from the front; a broken graph, and 0, when there is none such.
     pub(super) fn axis(&self, op: &'static str, axis: i64, rank: usize) -> usize {
         let at = if axis < 0 { axis + rank as i64 } else { axis };

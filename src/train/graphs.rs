@@ -1,0 +1,250 @@
+//! The graphs of a training: from tokens to embeddings to a loss to the gradient of every weight, whole or in parts. All of them share
+//! the weights and the buffers that gradients are written into.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use super::data::Columns;
+use super::loss::{self, Loss};
+use super::optimizer::{Gradient, Rows};
+use crate::model::batch::Batch;
+use crate::model::builder::Parameter;
+use crate::model::directory::ModelDirectory;
+use crate::model::sentence;
+use crate::onnx::{self, DataType, Graph, Value, differentiate};
+use crate::runtime::session::Input;
+use crate::runtime::trainable::{Buffers, Outputs, Parameters, Trainable};
+use crate::shape;
+
+const LOSS: &str = "loss";
+const LABELS: &str = "labels";
+const EMBEDDINGS: &str = "embeddings";
+const UPSTREAM: &str = "upstream";
+
+/// What a graph with a loss is built for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Task {
+    pub loss: Loss,
+    /// Texts a row.
+    pub columns: usize,
+    /// Labels a row that the loss looks at.
+    pub labels: usize,
+    /// The length of the guide's vectors, if there is a guide.
+    pub guide: Option<usize>,
+}
+
+/// What all graphs have in common.
+pub struct Shared {
+    pub directory: ModelDirectory,
+    pub weights: Parameters,
+    pub buffers: Buffers,
+    /// The names of the weights in training, in the order in which the encoder uses them.
+    pub trained: Vec<String>,
+    /// The length of an embedding.
+    pub dimensions: usize,
+    pub downloads: PathBuf,
+}
+
+/// Where the gradient of a weight is found after a run.
+enum Place {
+    /// In the buffer of this name.
+    Dense(String),
+    /// In these outputs: entries, and their rows.
+    Rows { outputs: Vec<(String, String)>, width: usize },
+    /// The loss does not depend on the weight.
+    Nowhere { width: usize },
+}
+
+/// A graph that ends in the gradients of the weights in training.
+pub struct Differentiated {
+    graph: Trainable,
+    places: Vec<Place>,
+}
+
+impl Differentiated {
+    /// Differentiates `value` and hands the graph to ONNX Runtime.
+    fn open(g: &Graph, value: Value, parameters: &[Parameter], shared: &mut Shared) -> Result<Self> {
+        let trained: Vec<&Parameter> =
+            shared.trained.iter().filter_map(|name| parameters.iter().find(|parameter| parameter.name == *name)).collect();
+        let gradients = differentiate(g, value, &trained.iter().map(|p| p.value).collect::<Vec<_>>())?;
+        g.output(LOSS, value);
+        let mut free = vec![LOSS.to_owned()];
+        let mut places = Vec::new();
+        for (parameter, gradient) in trained.iter().zip(gradients) {
+            let width = parameter.shape.last().copied().unwrap_or(1);
+            places.push(match gradient {
+                onnx::Gradient::Zero => Place::Nowhere { width },
+                onnx::Gradient::Dense(value) => {
+                    let name = format!("gradient:{}", parameter.name);
+                    g.output(&name, value);
+                    shared.buffers.add(&name, &parameter.shape, &shared.downloads)?;
+                    Place::Dense(name)
+                }
+                onnx::Gradient::Rows(pieces) => {
+                    let mut outputs = Vec::new();
+                    for (i, (ids, rows)) in pieces.into_iter().enumerate() {
+                        let names = (format!("ids:{}:{i}", parameter.name), format!("rows:{}:{i}", parameter.name));
+                        g.output(&names.0, ids);
+                        g.output(&names.1, rows);
+                        free.extend([names.0.clone(), names.1.clone()]);
+                        outputs.push(names);
+                    }
+                    Place::Rows { outputs, width }
+                }
+            });
+        }
+        let graph = Trainable::open(&g.to_model()?, &shared.weights, &mut shared.buffers, free, &shared.downloads)?;
+        Ok(Differentiated { graph, places })
+    }
+
+    /// The value that was differentiated, and the outputs that hold gradients until the next run of a graph.
+    pub fn run(&mut self, inputs: &[Input]) -> Result<(f32, Outputs)> {
+        let outputs = self.graph.run(inputs)?;
+        let value = *outputs.floats(LOSS)?.1.first().context("the loss is empty")?;
+        Ok((value, outputs))
+    }
+
+    /// The gradients after a run, in the order of [`Shared::trained`]. Of weights that the loss does not depend on they have no rows.
+    pub fn gradients<'a>(&self, outputs: &Outputs, buffers: &'a Buffers) -> Result<Vec<Gradient<'a>>> {
+        let gradient = |place: &Place| match place {
+            Place::Dense(name) => Ok(Gradient::Dense(buffers.get(name)?)),
+            Place::Nowhere { width } => Ok(Gradient::Rows(Rows::new(*width))),
+            Place::Rows { outputs: names, width } => {
+                let mut rows = Rows::new(*width);
+                for (ids, values) in names {
+                    rows.add(outputs.integers(ids)?, outputs.floats(values)?.1);
+                }
+                Ok(Gradient::Rows(rows))
+            }
+        };
+        self.places.iter().map(gradient).collect()
+    }
+}
+
+/// From tokens to the gradients of a loss in one graph.
+pub fn whole(task: &Task, shared: &mut Shared) -> Result<Differentiated> {
+    let g = Graph::new();
+    let sentence = sentence::build(&g, &shared.directory)?;
+    let columns = sentence::columns(&g, sentence.embeddings, task.columns);
+    let value = loss(&g, task, columns)?;
+    Differentiated::open(&g, value, &sentence.parameters, shared)
+}
+
+/// From tokens to embeddings.
+pub fn forward(shared: &mut Shared) -> Result<Trainable> {
+    let g = Graph::new();
+    let sentence = sentence::build(&g, &shared.directory)?;
+    g.output(EMBEDDINGS, sentence.embeddings);
+    Trainable::open(&g.to_model()?, &shared.weights, &mut shared.buffers, vec![EMBEDDINGS.to_owned()], &shared.downloads)
+}
+
+/// The embeddings of a batch `[texts, dimensions]` by a graph of [`forward`].
+pub fn embed(graph: &mut Trainable, batch: &Batch) -> Result<Vec<f32>> {
+    Ok(graph.run(&batch.inputs())?.floats(EMBEDDINGS)?.1.to_vec())
+}
+
+/// From tokens and the gradients of a loss with respect to the embeddings to those with respect to the weights.
+pub fn backward(shared: &mut Shared) -> Result<Differentiated> {
+    let g = Graph::new();
+    let sentence = sentence::build(&g, &shared.directory)?;
+    let upstream = g.input(UPSTREAM, DataType::F32, g.shape(sentence.embeddings));
+    // The gradient of this sum is the chain rule.
+    let along = g.sum(g.sum(g.mul(sentence.embeddings, upstream), -1), 0);
+    Differentiated::open(&g, g.reshape(along, Vec::new()), &sentence.parameters, shared)
+}
+
+/// The inputs of a graph of [`backward`]; `upstream` is `[texts, dimensions]`.
+pub fn backward_inputs<'a>(batch: &'a Batch, upstream: &'a [f32], dimensions: usize) -> Vec<Input<'a>> {
+    let mut inputs = batch.inputs();
+    inputs.push(Input::floats(UPSTREAM, &[batch.rows(), dimensions], upstream));
+    inputs
+}
+
+/// A loss of embeddings that are given.
+pub struct OfEmbeddings {
+    graph: Trainable,
+    names: Names,
+    columns: Vec<String>,
+    gradients: Vec<String>,
+}
+
+impl OfEmbeddings {
+    pub fn open(task: &Task, shared: &mut Shared) -> Result<Self> {
+        let g = Graph::new();
+        let columns: Vec<String> = (0..task.columns).map(|c| format!("column:{c}")).collect();
+        let gradients: Vec<String> = (0..task.columns).map(|c| format!("gradient of column:{c}")).collect();
+        let values: Vec<Value> =
+            columns.iter().map(|name| g.input(name, DataType::F32, shape!["batch", shared.dimensions])).collect();
+        let value = loss(&g, task, values.clone())?;
+        let mut free = vec![LOSS.to_owned()];
+        for ((gradient, name), &value) in differentiate(&g, value, &values)?.into_iter().zip(&gradients).zip(&values) {
+            let gradient = match gradient {
+                onnx::Gradient::Dense(gradient) => gradient,
+                _ => g.scale(value, 0.0),
+            };
+            g.output(name, gradient);
+            free.push(name.clone());
+        }
+        g.output(LOSS, value);
+        let graph = Trainable::open(&g.to_model()?, &shared.weights, &mut shared.buffers, free, &shared.downloads)?;
+        Ok(OfEmbeddings { graph, names: Names::new(task), columns, gradients })
+    }
+
+    /// The loss, and its gradients with respect to each column of `embeddings`, all `[rows, dimensions]`.
+    pub fn run(&mut self, batch: &Columns, embeddings: &[Vec<f32>], dimensions: usize) -> Result<(f32, Vec<Vec<f32>>)> {
+        let rows = batch.rows();
+        let mut inputs = self.names.inputs(batch);
+        inputs.extend(self.columns.iter().zip(embeddings).map(|(name, data)| Input::floats(name, &[rows, dimensions], data)));
+        let outputs = self.graph.run(&inputs)?;
+        let gradients = self.gradients.iter().map(|name| Ok(outputs.floats(name)?.1.to_vec())).collect::<Result<_>>()?;
+        Ok((*outputs.floats(LOSS)?.1.first().context("the loss is empty")?, gradients))
+    }
+}
+
+/// The names of a loss's graph inputs.
+pub struct Names {
+    guides: Vec<String>,
+}
+
+impl Names {
+    pub fn new(task: &Task) -> Self {
+        let guides = task.guide.map_or(0, |_| task.columns);
+        Names { guides: (0..guides).map(|c| format!("guide:{c}")).collect() }
+    }
+
+    /// Labels and the vectors of a guide.
+    pub fn inputs<'a>(&'a self, batch: &'a Columns) -> Vec<Input<'a>> {
+        let rows = batch.rows();
+        let matrix = |name: &'a str, data: &'a [f32]| Input::floats(name, &[rows, data.len() / rows.max(1)], data);
+        let mut inputs = vec![matrix(LABELS, &batch.labels)];
+        inputs.extend(self.guides.iter().zip(&batch.guides).map(|(name, data)| matrix(name, data)));
+        inputs
+    }
+}
+
+/// The loss of `columns`, with the graph inputs that [`Names`] names.
+fn loss(g: &Graph, task: &Task, columns: Vec<Value>) -> Result<Value> {
+    let formula = task.loss.formula();
+    let needs = formula.needs();
+    ensure!(needs.texts.contains(&columns.len()), "the loss `{}` cannot be computed of {} columns", needs.loss, columns.len());
+    ensure!(!needs.labels.are_wanted() || task.labels > 0, "the loss `{}` cannot be computed without labels", needs.loss);
+    ensure!(!formula.is_guided() || task.guide.is_some(), "the loss `{}` cannot be computed without a guide", needs.loss);
+    formula.fits(columns.first().map_or(0, |&column| g.last(column))).map_err(|problem| anyhow!("{problem}"))?;
+    let labels = needs.labels.are_wanted().then(|| g.input(LABELS, DataType::F32, shape!["batch", task.labels]));
+    let names = Names::new(task);
+    let guides = match task.guide {
+        Some(length) if formula.is_guided() => {
+            names.guides.iter().map(|name| g.input(name, DataType::F32, shape!["batch", length])).collect()
+        }
+        _ => Vec::new(),
+    };
+    Ok(formula.build(g, &loss::Inputs { columns, labels, guides }))
+}
+
+/// The weights that the encoder of `directory` asks for, and the length of an embedding.
+pub fn parameters(directory: &ModelDirectory) -> Result<(Vec<Parameter>, usize)> {
+    let g = Graph::new();
+    let sentence = sentence::build(&g, directory)?;
+    Ok((sentence.parameters, g.last(sentence.embeddings)))
+}

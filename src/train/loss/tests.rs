@@ -1,0 +1,86 @@
+//! What all losses have in common: settings by name, gradients, and figures of sentence-transformers.
+
+use super::*;
+use crate::onnx::finite_differences::check;
+
+fn read(text: &str) -> Result<Loss, String> {
+    serde_json::from_str(text).map_err(|e| e.to_string())
+}
+
+#[test]
+fn settings_are_read_by_the_losses_name() {
+    let loss = read(r#"{"name": "triplet", "margin": 0.5, "distance": "cosine"}"#).unwrap();
+    assert_eq!(loss, Loss::Triplet(triplet::Triplet { distance: distance::Distance::Cosine, margin: 0.5 }));
+    assert!(read(r#"{"name": "triplet", "marign": 0.5}"#).unwrap_err().contains("unknown field `marign`"));
+    assert!(read(r#"{"name": "triple"}"#).unwrap_err().contains("unknown variant `triple`, expected one of `triplet`, `mnrl`"));
+    let loss = read(r#"{"name": "matryoshka", "loss": {"name": "mnrl", "scale": 50}, "dims": [64, 32]}"#).unwrap();
+    let Loss::Matryoshka(matryoshka) = &loss else { panic!("{loss:?}") };
+    assert_eq!(*matryoshka.loss, Loss::Mnrl(mnrl::Mnrl { scale: 50.0, ..Default::default() }));
+    assert_eq!(read(&serde_json::to_string(&loss).unwrap()).unwrap(), loss);
+}
+
+#[test]
+fn settings_that_cannot_be_used_are_refused() {
+    let error = |text: &str| {
+        let bad = read(text).unwrap().formula().check().unwrap_err();
+        format!("{}: {}", bad.field, bad.message)
+    };
+    insta::assert_snapshot!(error(r#"{"name": "triplet", "margin": 0}"#), @"margin: `margin` must be above 0, not 0");
+    insta::assert_snapshot!(error(r#"{"name": "mnrl", "scale": -1}"#), @"scale: `scale` must be above 0, not -1");
+    insta::assert_snapshot!(error(r#"{"name": "gist", "margin": -1}"#), @"");
+    insta::assert_snapshot!(error(r#"{"name": "matryoshka", "loss": {"name": "cosent", "scale": 0}, "dims": [3]}"#), @"loss.scale: `scale` must be above 0, not 0");
+    insta::assert_snapshot!(error(r#"{"name": "matryoshka", "loss": {"name": "cosent"}, "dims": []}"#), @"");
+    insta::assert_snapshot!(error(r#"{"name": "matryoshka", "loss": {"name": "cosent"}, "dims": [8, 0]}"#), @"");
+    insta::assert_snapshot!(error(r#"{"name": "matryoshka", "loss": {"name": "cosent"}, "dims": [8, 4], "weights": [1]}"#), @"");
+    insta::assert_snapshot!(error(r#"{"name": "matryoshka", "loss": {"name": "matryoshka", "loss": {"name": "cosent"}, "dims": [8]}, "dims": [8]}"#), @"");
+}
+
+/// Compares the gradients of a loss with finite differences: four rows of `columns` texts, with `labels` and vectors of a guide.
+fn differentiates(settings: &str, columns: usize, labels: &[f32]) {
+    let loss = read(settings).unwrap();
+    let shapes = vec![&[4usize, 6][..]; columns];
+    check(settings, &shapes, |g, x| {
+        let labels = (!labels.is_empty()).then(|| g.constant(&[4, labels.len() / 4], labels));
+        let guides = if loss.formula().is_guided() { (0..columns).map(|c| guide(g, c)).collect() } else { Vec::new() };
+        loss.formula().build(g, &Inputs { columns: x.to_vec(), labels, guides })
+    });
+}
+
+/// Any vectors, the same at each call.
+fn guide(g: &Graph, column: usize) -> Value {
+    let data: Vec<f32> = (0..20).map(|i| ((i * 7 + column * 3) % 11) as f32 - 4.5).collect();
+    g.constant(&[4, 5], &data)
+}
+
+#[test]
+fn gradients() {
+    for distance in ["euclidean", "cosine", "manhattan"] {
+        differentiates(&format!(r#"{{"name": "triplet", "distance": "{distance}", "margin": 0.7}}"#), 3, &[]);
+        differentiates(
+            &format!(r#"{{"name": "contrastive", "distance": "{distance}", "margin": 1.3}}"#),
+            2,
+            &[1.0, 0.0, 0.0, 1.0],
+        );
+        differentiates(
+            &format!(r#"{{"name": "online_contrastive", "distance": "{distance}", "margin": 1.3}}"#),
+            2,
+            &[1.0, 0.0, 0.0, 1.0],
+        );
+    }
+    differentiates(r#"{"name": "mnrl", "scale": 2}"#, 2, &[]);
+    differentiates(r#"{"name": "mnrl", "scale": 2}"#, 4, &[]);
+    differentiates(r#"{"name": "mnrl", "scale": 1, "similarity": "dot", "symmetric": true}"#, 3, &[]);
+    differentiates(r#"{"name": "gist", "temperature": 0.5}"#, 3, &[]);
+    differentiates(r#"{"name": "gist", "temperature": 0.5, "margin": 0.1, "contrast_anchors": false}"#, 2, &[]);
+    differentiates(r#"{"name": "cosent", "scale": 2}"#, 2, &[0.1, 0.8, 0.8, 0.3]);
+    differentiates(r#"{"name": "angle", "scale": 2}"#, 2, &[0.1, 0.8, 0.8, 0.3]);
+    differentiates(r#"{"name": "margin_mse"}"#, 3, &[0.1, 0.8, 0.8, 0.3]);
+    differentiates(r#"{"name": "margin_mse", "similarity": "cosine"}"#, 4, &[0.1, 0.8, 0.8, 0.3, -0.3, 0.0, 0.4, 0.5]);
+    differentiates(r#"{"name": "margin_mse"}"#, 3, &[0.1, 0.8, 0.8, 0.3, -0.3, 0.0, 0.4, 0.5]);
+    differentiates(r#"{"name": "distill_kl", "temperature": 2}"#, 3, &[0.1, 0.8, 0.8, 0.3, -0.3, 0.0, 0.4, 0.5]);
+    differentiates(
+        r#"{"name": "matryoshka", "loss": {"name": "mnrl", "scale": 2}, "dims": [6, 2], "weights": [1, 0.5]}"#,
+        2,
+        &[],
+    );
+}
