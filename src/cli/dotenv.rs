@@ -67,7 +67,9 @@ mod tests {
 
     #[test]
     fn what_chooses_code_does_not_come_from_a_file() {
-        for name in ["PATH", "LD_PRELOAD", "ORT_DYLIB_PATH", "RETUNE_ALLOW", "PIP_INDEX_URL", "PYTHONPATH", "RETUNE_CACHE", "CUDA_HOME"] {
+        for name in
+            ["PATH", "LD_PRELOAD", "ORT_DYLIB_PATH", "RETUNE_ALLOW", "PIP_INDEX_URL", "PYTHONPATH", "RETUNE_CACHE", "CUDA_HOME"]
+        {
             assert!(is_guarded(name), "{name}");
         }
         for name in ["OPENAI_API_KEY", "PATHS", "RETUNE_REMOTE", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "CUDA_VISIBLE_DEVICES"] {

@@ -12,6 +12,7 @@ use super::sentence::embedding_model;
 use super::tokenizer::{Tokenizer, Tokens};
 use super::weights::Weights;
 use crate::cancel::Cancel;
+use crate::runtime::Runtime;
 use crate::runtime::session::Session;
 
 /// Tokens that are encoded at once. More does not make a processor faster, but takes more memory.
@@ -25,23 +26,24 @@ pub struct Embedder {
 }
 
 impl Embedder {
-    /// Opens a sentence-transformers directory. `downloads` is where ONNX Runtime is kept (and fetched to when it is nowhere).
+    /// Opens a sentence-transformers directory. ONNX Runtime is fetched when it is nowhere.
     ///
     /// # Errors
     /// The directory is no model that can be built, or ONNX Runtime cannot be had.
-    pub fn open(directory: &Path, downloads: &Path) -> Result<Self> {
+    pub fn open(directory: &Path, runtime: impl Into<Runtime>) -> Result<Self> {
         let directory = ModelDirectory::open(directory)?;
         let weights = Weights::read(&directory.weights())?;
-        Embedder::with_weights(directory, &weights, downloads)
+        Embedder::with_weights(directory, &weights, runtime)
     }
 
     /// The model of `directory` with other weights (those of a training that is going on).
     ///
     /// # Errors
     /// As [`Embedder::open`].
-    pub fn with_weights(directory: ModelDirectory, weights: &Weights, downloads: &Path) -> Result<Self> {
+    pub fn with_weights(directory: ModelDirectory, weights: &Weights, runtime: impl Into<Runtime>) -> Result<Self> {
+        let runtime = runtime.into();
         let tokenizer = Tokenizer::open(&directory.path, directory.max_seq_length)?;
-        let session = Session::from_model(&embedding_model(&directory, weights)?, downloads)?;
+        let session = Session::from_model(&embedding_model(&directory, weights)?, &runtime)?;
         Ok(Embedder { directory, tokenizer, session: Mutex::new(session) })
     }
 

@@ -44,7 +44,9 @@ impl FromStr for Choice {
             "cuda" => Ok(Choice::Cuda(0)),
             _ => {
                 let number = text.strip_prefix("cuda:").and_then(|number| number.parse().ok());
-                number.map(Choice::Cuda).ok_or_else(|| format!("`{text}` is no device; there are `auto`, `cpu`, `cuda` and `cuda:1`"))
+                number
+                    .map(Choice::Cuda)
+                    .ok_or_else(|| format!("`{text}` is no device; there are `auto`, `cpu`, `cuda` and `cuda:1`"))
             }
         }
     }
@@ -112,7 +114,9 @@ fn gpu(number: u32, downloads: &Path) -> Result<Device, cuda::NoCuda> {
     let library = library::known(downloads).map_err(|error| lacking(format!("{error:#}")))?;
     if !library.cuda {
         let path = library.path.display();
-        return Err(lacking(format!("ONNX Runtime at `{path}` is a build without CUDA: take that of the package `onnxruntime-gpu`")));
+        return Err(lacking(format!(
+            "ONNX Runtime at `{path}` is a build without CUDA: take that of the package `onnxruntime-gpu`"
+        )));
     }
     match found.gpus.get(number as usize) {
         Some(gpu) => Ok(Device::Cuda { number, name: gpu.name.clone(), capability: gpu.capability }),

@@ -87,8 +87,7 @@ const WHEELS: &[Wheel] = &[
 ];
 
 /// The CUDA provider, which lies beside the library of a build that has it.
-const PROVIDER: &str =
-    if cfg!(windows) { "onnxruntime_providers_cuda.dll" } else { "libonnxruntime_providers_cuda.so" };
+const PROVIDER: &str = if cfg!(windows) { "onnxruntime_providers_cuda.dll" } else { "libonnxruntime_providers_cuda.so" };
 
 /// A shared library on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]

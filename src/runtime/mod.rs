@@ -6,6 +6,7 @@ pub mod device;
 pub mod files;
 pub mod http;
 pub mod library;
+pub mod memory;
 pub mod package;
 pub mod retry;
 pub mod session;

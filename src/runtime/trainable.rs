@@ -1,19 +1,24 @@
 //! Sessions whose weights are graph inputs: bound once, changed in place between runs, shared by several graphs. Gradients of
 //! fixed shape are written into buffers that are allocated once too.
 
-use std::path::Path;
+use std::borrow::Cow;
 
 use anyhow::{Context, Result, anyhow};
-use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::memory::MemoryInfo;
 use ort::session::IoBinding;
-use ort::value::Tensor;
+use ort::value::DynValue;
 
-use super::session::{Input, commit, environment, floats, has_input, integers, is_integer};
+use super::device::Runtime;
+use super::memory::{Memory, Tensor, host};
+use super::session::{Input, commit, floats, has_input, integers, is_integer};
 
-/// The weights in training, outside of any graph.
+/// Names and elements of weights.
+pub type Values<'a> = Vec<(&'a str, Cow<'a, [f32]>)>;
+
+/// The weights in training, outside of any graph, in the memory of the device.
 pub struct Parameters {
     names: Vec<String>,
-    tensors: Vec<Tensor<f32>>,
+    tensors: Vec<Tensor>,
 }
 
 impl Parameters {
@@ -21,35 +26,57 @@ impl Parameters {
     ///
     /// # Errors
     /// ONNX Runtime cannot be loaded, or there is not enough memory.
-    pub fn new<'w>(weights: impl Iterator<Item = (&'w str, &'w [usize], &'w [f32])>, downloads: &Path) -> Result<Self> {
-        environment(downloads)?;
+    pub fn new<'w>(
+        weights: impl Iterator<Item = (&'w str, &'w [usize], &'w [f32])>,
+        runtime: impl Into<Runtime>,
+    ) -> Result<Self> {
+        let memory = Memory::of(&runtime.into())?;
         let (mut names, mut tensors) = (Vec::new(), Vec::new());
         for (name, shape, data) in weights {
-            let mut tensor =
-                Tensor::<f32>::new(&Allocator::default(), shape.to_vec()).with_context(|| format!("weight `{name}`"))?;
-            tensor.extract_tensor_mut().1.copy_from_slice(data);
+            tensors.push(memory.tensor(shape, Some(data)).with_context(|| format!("weight `{name}`"))?);
             names.push(name.to_owned());
-            tensors.push(tensor);
         }
         Ok(Parameters { names, tensors })
     }
 
-    /// In the order they were given: name and elements.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &[f32])> {
-        self.names.iter().map(String::as_str).zip(self.tensors.iter().map(|t| t.extract_tensor().1))
+    /// In the order they were given: name and elements, copied when they lie on a device.
+    ///
+    /// # Errors
+    /// The device does not answer.
+    pub fn values(&self) -> Result<Values<'_>> {
+        self.names.iter().zip(&self.tensors).map(|(name, tensor)| Ok((name.as_str(), tensor.read()?))).collect()
     }
 
-    /// The elements of each, in the order given, to be changed in place: the graphs that they are bound to see the change.
+    /// Puts other elements in place of those of the first weights, in the order given.
+    ///
+    /// # Errors
+    /// The device does not answer, or they are of another number.
+    pub fn set(&mut self, values: &[Vec<f32>]) -> Result<()> {
+        self.tensors.iter_mut().zip(values).try_for_each(|(tensor, data)| tensor.write(data))
+    }
+
+    /// The elements of each, in the order given, to be changed in place: the graphs that they are bound to see the change. None of those that
+    /// lie on a device, where an optimizer changes them that is a graph too.
     pub fn values_mut(&mut self) -> Vec<&mut [f32]> {
-        self.tensors.iter_mut().map(|t| t.extract_tensor_mut().1).collect()
+        self.tensors.iter_mut().filter_map(Tensor::slice_mut).collect()
+    }
+
+    /// The tensor of a weight.
+    ///
+    /// # Errors
+    /// There is no weight of this name.
+    pub fn tensor(&mut self, name: &str) -> Result<&mut Tensor> {
+        let at = self.names.iter().position(|known| known == name).with_context(|| format!("there is no weight `{name}`"))?;
+        Ok(&mut self.tensors[at])
     }
 }
 
 /// Tensors that graphs write outputs of fixed shape into, shared by several graphs.
 #[derive(Default)]
 pub struct Buffers {
+    memory: Option<Memory>,
     names: Vec<String>,
-    tensors: Vec<Tensor<f32>>,
+    tensors: Vec<Tensor>,
 }
 
 impl Buffers {
@@ -57,12 +84,14 @@ impl Buffers {
     ///
     /// # Errors
     /// ONNX Runtime cannot be loaded, or there is not enough memory.
-    pub fn add(&mut self, name: &str, shape: &[usize], downloads: &Path) -> Result<()> {
+    pub fn add(&mut self, name: &str, shape: &[usize], runtime: impl Into<Runtime>) -> Result<()> {
         if !self.names.iter().any(|known| known == name) {
-            environment(downloads)?;
-            let tensor = Tensor::<f32>::new(&Allocator::default(), shape.to_vec()).with_context(|| format!("output `{name}`"))?;
+            if self.memory.is_none() {
+                self.memory = Some(Memory::of(&runtime.into())?);
+            }
+            let memory = self.memory.as_ref().context("there is no memory")?;
+            self.tensors.push(memory.tensor(shape, None).with_context(|| format!("output `{name}`"))?);
             self.names.push(name.to_owned());
-            self.tensors.push(tensor);
         }
         Ok(())
     }
@@ -70,10 +99,18 @@ impl Buffers {
     /// What the last run of a graph with the output `name` wrote.
     ///
     /// # Errors
-    /// There is no such buffer.
+    /// There is no such buffer, or it lies on a device.
     pub fn get(&self, name: &str) -> Result<&[f32]> {
+        self.tensor(name)?.slice().with_context(|| format!("the buffer of `{name}` lies on a device"))
+    }
+
+    /// The tensor that the output `name` is written into.
+    ///
+    /// # Errors
+    /// There is no such buffer.
+    pub fn tensor(&self, name: &str) -> Result<&Tensor> {
         let at = self.names.iter().position(|known| known == name).with_context(|| format!("there is no buffer for `{name}`"))?;
-        Ok(self.tensors[at].extract_tensor().1)
+        Ok(&self.tensors[at])
     }
 }
 
@@ -83,6 +120,10 @@ pub struct Trainable {
     binding: IoBinding,
     /// Outputs whose shape is known only after the run.
     free: Vec<String>,
+    /// Those of them that stay where the graph runs.
+    kept: Vec<String>,
+    /// Where the graph runs.
+    memory: MemoryInfo<'static>,
 }
 
 /// What one run yields besides the outputs that are written in place.
@@ -93,6 +134,7 @@ pub struct Outputs {
 enum Value {
     Floats(Vec<usize>, Vec<f32>),
     Integers(Vec<i64>),
+    Kept(DynValue),
 }
 
 impl Outputs {
@@ -100,7 +142,7 @@ impl Outputs {
     pub fn floats(&self, name: &str) -> Result<(&[usize], &[f32])> {
         match self.find(name)? {
             Value::Floats(shape, data) => Ok((shape, data)),
-            Value::Integers(_) => Err(anyhow!("output `{name}` is an integer tensor")),
+            Value::Integers(_) | Value::Kept(_) => Err(anyhow!("output `{name}` is no float tensor in this memory")),
         }
     }
 
@@ -108,7 +150,7 @@ impl Outputs {
     pub fn integers(&self, name: &str) -> Result<&[i64]> {
         match self.find(name)? {
             Value::Integers(data) => Ok(data),
-            Value::Floats(..) => Err(anyhow!("output `{name}` is a float tensor")),
+            Value::Floats(..) | Value::Kept(_) => Err(anyhow!("output `{name}` is no integer tensor in this memory")),
         }
     }
 
@@ -129,21 +171,62 @@ impl Trainable {
         parameters: &Parameters,
         buffers: &mut Buffers,
         free: Vec<String>,
-        downloads: &Path,
+        runtime: impl Into<Runtime>,
     ) -> Result<Self> {
-        let session = commit(model, downloads)?;
-        let mut binding = session.create_binding().context("ONNX Runtime cannot bind inputs")?;
+        let mut graph = Trainable::unbound(model, free, runtime)?;
         for (name, tensor) in parameters.names.iter().zip(&parameters.tensors) {
-            if has_input(&session, name) {
-                binding.bind_input(name.as_str(), tensor).with_context(|| format!("weight `{name}`"))?;
+            if has_input(&graph.session, name) {
+                graph.reads(name, tensor)?;
             }
         }
         for (name, tensor) in buffers.names.iter().zip(&mut buffers.tensors) {
-            if session.outputs().iter().any(|output| output.name() == name) {
-                binding.bind_output(name.as_str(), tensor).with_context(|| format!("output `{name}`"))?;
+            if graph.session.outputs().iter().any(|output| output.name() == name) {
+                graph.writes(name, tensor)?;
             }
         }
-        Ok(Trainable { session, binding, free })
+        Ok(graph)
+    }
+
+    /// Opens `model` with nothing bound but the outputs `free`.
+    ///
+    /// # Errors
+    /// As [`Trainable::open`].
+    pub fn unbound(model: &[u8], free: Vec<String>, runtime: impl Into<Runtime>) -> Result<Self> {
+        let runtime = runtime.into();
+        let session = commit(model, &runtime)?;
+        let binding = session.create_binding().context("ONNX Runtime cannot bind inputs")?;
+        Ok(Trainable { session, binding, free, kept: Vec::new(), memory: super::memory::info(&runtime.device)? })
+    }
+
+    /// Leaves these of the free outputs where the graph runs: other graphs there read them.
+    pub fn keeping(mut self, kept: Vec<String>) -> Self {
+        self.kept = kept;
+        self
+    }
+
+    /// Makes every run read the input `name` from `tensor`.
+    ///
+    /// # Errors
+    /// It does not fit.
+    pub fn reads(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
+        self.binding.bind_input(name, tensor.inner()).with_context(|| format!("graph input `{name}`"))
+    }
+
+    /// Makes every run write the output `name` into `tensor`, which may be one that it reads, when nothing else does after that.
+    ///
+    /// # Errors
+    /// It does not fit.
+    pub fn writes(&mut self, name: &str, tensor: &mut Tensor) -> Result<()> {
+        self.binding.bind_output(name, tensor.inner_mut()).with_context(|| format!("output `{name}`"))
+    }
+
+    /// Makes the next run read the input `name` from the kept output `output` of another graph's run.
+    ///
+    /// # Errors
+    /// There is none such, or it does not fit.
+    pub fn reads_output(&mut self, name: &str, outputs: &Outputs, output: &str) -> Result<()> {
+        let Value::Kept(value) = outputs.find(output)? else { return Err(anyhow!("output `{output}` is not kept")) };
+        self.binding.bind_input(name, value).with_context(|| format!("graph input `{name}`"))
     }
 
     /// Runs the graph on `inputs`, of which it may not want all, and the present weights.
@@ -155,19 +238,21 @@ impl Trainable {
             self.binding.bind_input(input.name(), &input.tensor()?).with_context(|| format!("graph input `{}`", input.name()))?;
         }
         // Anew for each run: a binding keeps the tensor of the run before, whose shape need not be this one's.
-        let memory = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::Default)
-            .context("ONNX Runtime has no CPU memory")?;
+        let host = host()?;
         for name in &self.free {
-            self.binding.bind_output_to_device(name.as_str(), &memory).with_context(|| format!("output `{name}`"))?;
+            let memory = if self.kept.contains(name) { &self.memory } else { &host };
+            self.binding.bind_output_to_device(name.as_str(), memory).with_context(|| format!("output `{name}`"))?;
         }
-        let results = self.session.run_binding(&self.binding).context("ONNX Runtime failed to run the graph")?;
+        let mut results = self.session.run_binding(&self.binding).context("ONNX Runtime failed to run the graph")?;
         let mut values = Vec::with_capacity(self.free.len());
         for name in &self.free {
-            let value = results.get(name).with_context(|| format!("the graph has no output `{name}`"))?;
-            let value = if is_integer(value) {
-                Value::Integers(integers(value)?)
+            let value = results.remove(name).with_context(|| format!("the graph has no output `{name}`"))?;
+            let value = if self.kept.contains(name) {
+                Value::Kept(value)
+            } else if is_integer(&value) {
+                Value::Integers(integers(&value)?)
             } else {
-                let (shape, data) = floats(value)?;
+                let (shape, data) = floats(&value)?;
                 Value::Floats(shape, data)
             };
             values.push((name.clone(), value));

@@ -4,13 +4,14 @@ use anyhow::{Context as _, Result, bail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::externals::{file, onnx_runtime};
+use super::externals::{file, onnx_runtime, runtime};
 use super::{Context, External, Outcome, OutputPort, ParameterError, Port, Stage, StageKind, Surroundings, configure, schema};
 use crate::artifact::{Chunk, Judgements, Kind, jsonl};
 use crate::model::embedder::Embedder;
 use crate::retrieval::dense::normalized;
 use crate::retrieval::mine::{Mined, Pool, Shape, by_rules, from_judgements, hardest, read};
 use crate::retrieval::search::encode;
+use crate::runtime::device::Choice;
 
 pub const KIND: StageKind = StageKind {
     name: "mine",
@@ -35,7 +36,7 @@ pub const KIND: StageKind = StageKind {
     ],
     outputs: &[OutputPort { name: "triplets", kind: Kind::Triplets, file: "triplets.jsonl", doc: "anchor, positive, negative" }],
     declared: None,
-    unkeyed: &[],
+    unkeyed: &["device"],
     schema: schema::<Mine>,
     configure: configure::<Mine>,
 };
@@ -64,6 +65,8 @@ pub struct Mine {
     pub range_max: usize,
     /// Seed of the draw.
     pub seed: u64,
+    /// Where the input `model` runs: `auto` (the first GPU where CUDA can be had, else the processor), `cpu`, `cuda`, `cuda:1`.
+    pub device: Choice,
 }
 
 /// What negatives are drawn from.
@@ -87,6 +90,7 @@ impl Default for Mine {
             range_min: 0,
             range_max: 20,
             seed: 42,
+            device: Choice::default(),
         }
     }
 }
@@ -111,7 +115,7 @@ impl Stage for Mine {
     fn externals(&self, surroundings: &Surroundings) -> Result<Vec<External>> {
         let mut externals = self.rules.iter().map(|rules| file(surroundings, rules)).collect::<Result<Vec<_>>>()?;
         if self.negatives_from == NegativesFrom::Hard {
-            externals.push(onnx_runtime(surroundings)?);
+            externals.push(onnx_runtime(surroundings, self.device)?);
         }
         Ok(externals)
     }
@@ -173,7 +177,7 @@ impl Mine {
             }
             (NegativesFrom::Hard, None) => bail!("hard negatives are what a model takes for answers: connect the input `model`"),
             (NegativesFrom::Hard, Some(model)) => {
-                let embedder = Embedder::open(model, context.downloads)?;
+                let embedder = Embedder::open(model, &runtime(context, self.device)?)?;
                 let queries: Vec<String> = judgements.queries.iter().map(|query| query.text.clone()).collect();
                 let total = (judgements.corpus.len() + queries.len()) as u64;
                 let progress = |n: usize| context.progress(n as u64, total, "texts", "encoding");

@@ -20,6 +20,7 @@ use crate::model::export::export;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::Weights;
 use crate::retrieval::search::encode;
+use crate::runtime::device::Choice;
 use crate::train::data::{Data, DataSet, Sampling};
 use crate::train::optimizer::AdamW;
 use crate::train::sampling::{Mixing, Sampler};
@@ -175,7 +176,7 @@ impl Stage for Train {
     }
 
     fn externals(&self, surroundings: &Surroundings) -> Result<Vec<External>> {
-        Ok(vec![onnx_runtime(surroundings)?])
+        Ok(vec![onnx_runtime(surroundings, Choice::Cpu)?])
     }
 
     fn run(&self, context: &Context) -> Result<Outcome> {

@@ -1,6 +1,7 @@
 //! Training: losses (one file each), data sets and samplers, the graphs of a step, the optimizer, schedules and the loop.
 
 pub mod data;
+pub mod device;
 mod gradcache;
 pub mod graphs;
 pub mod loss;

@@ -119,7 +119,7 @@ fn follow(name: &str, loss: &str) {
             }
         }
     }
-    let weights = step.weights(&initial);
+    let weights = step.weights(&initial).unwrap();
     let embedder = Embedder::with_weights(directory, &weights, &downloads()).unwrap();
     let found = embedder.encode(&case.probe_texts, &Cancel::default(), &|_| ()).unwrap();
     let expected = case.probe_embeddings_after.iter().flatten();

@@ -147,14 +147,17 @@ impl Step {
     }
 
     /// `weights` with those in training replaced by their present values.
-    pub fn weights(&self, weights: &Weights) -> Weights {
+    ///
+    /// # Errors
+    /// The device does not answer.
+    pub fn weights(&self, weights: &Weights) -> Result<Weights> {
         let mut present = weights.clone();
-        for (name, data) in self.shared.weights.iter().take(self.trained.len()) {
+        for (name, data) in self.shared.weights.values()?.into_iter().take(self.trained.len()) {
             if let Some(to) = present.get_mut(name) {
-                to.copy_from_slice(data);
+                to.copy_from_slice(&data);
             }
         }
-        present
+        Ok(present)
     }
 }
 

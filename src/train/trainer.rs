@@ -134,7 +134,7 @@ impl State<'_> {
         }
         let (best, weights) = match self.best {
             Some((best, weights)) => (Some(best), weights),
-            None => (None, self.step.weights(self.initial)),
+            None => (None, self.step.weights(self.initial)?),
         };
         Ok(Trained { weights, steps: self.done, losses, evaluations: self.evaluations, best })
     }
@@ -170,7 +170,7 @@ impl State<'_> {
         if self.evaluations.last().is_some_and(|e| e.step == self.done) {
             return Ok(());
         }
-        let weights = self.step.weights(self.initial);
+        let weights = self.step.weights(self.initial)?;
         let Some((metrics, score)) = observer.evaluate(&weights, self.done, self.total)? else { return Ok(()) };
         // The earlier of two equally good ones is kept.
         if self.best.as_ref().is_none_or(|(best, _)| score > self.evaluations[*best].score) {

@@ -30,6 +30,13 @@ impl Graph {
         self.node("Expand", "", &[x, target], &[], self.data_type(x), shape)
     }
 
+    /// Zeros of this shape.
+    pub fn zeros(&self, shape: &[usize]) -> Value {
+        let target = self.integers(&shape.iter().map(|&size| size as i64).collect::<Vec<_>>());
+        let shape = shape.iter().map(|&size| Dim::Fixed(size)).collect();
+        self.node("Expand", "", &[self.scalar(0.0), target], &[], DataType::F32, shape)
+    }
+
     /// Dimensions in the order `permutation`.
     pub fn transpose(&self, x: Value, permutation: &[usize]) -> Value {
         let shape = self.shape(x);

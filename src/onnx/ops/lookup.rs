@@ -12,6 +12,13 @@ impl Graph {
         self.node("Gather", "", &[table, ids], &[("axis", Attribute::Int(0))], DataType::F32, shape)
     }
 
+    /// A table of `entries` entries that is 0 but for those at `ids` `[n, 1]`, each at most once, which have `rows` `[n, width]`; not differentiable.
+    pub fn table(&self, entries: usize, ids: Value, rows: Value) -> Value {
+        let width = self.width("ScatterND", rows);
+        let zeros = self.zeros(&[entries, width]);
+        self.node("ScatterND", "", &[zeros, ids, rows], &[], DataType::F32, vec![entries.into(), width.into()])
+    }
+
     /// Rows of `x` `[rows, width]` in another order: `from` `[..]` says which row goes where → `[.., width]`. `back`, the same
     /// the other way round, is what the gradient goes by; `keep`, of the shape of `back`, is 0 for places that no row came from.
     pub fn permute_rows(&self, x: Value, from: Value, back: Value, keep: Option<Value>) -> Value {

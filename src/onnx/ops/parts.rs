@@ -43,6 +43,17 @@ impl Graph {
         self.node("Slice", "", &inputs, &[], self.data_type(x), shape)
     }
 
+    /// Pieces of a one-dimensional `x`, of these sizes, one after the other.
+    pub fn pieces(&self, x: Value, sizes: &[usize]) -> Vec<Value> {
+        let shape = self.shape(x);
+        if shape != [Dim::Fixed(sizes.iter().sum())] {
+            self.broken("Split", format!("{} does not fall into pieces of {sizes:?}", show(&shape)));
+        }
+        let lengths = self.integers(&sizes.iter().map(|&size| size as i64).collect::<Vec<_>>());
+        let outputs = sizes.iter().map(|&size| (self.data_type(x), vec![Dim::Fixed(size)])).collect();
+        self.node_many("Split", "", &[x, lengths], &[("axis", Attribute::Int(0))], outputs)
+    }
+
     /// 0, 1, 2, … as many as `x` has rows: int64 `[rows]`.
     pub fn numbers(&self, x: Value) -> Value {
         let rows = self.shape(x).into_iter().next().unwrap_or(Dim::Fixed(1));

@@ -35,7 +35,8 @@ pub struct Driver {
 /// Why there is none that works, as a fragment that follows "because".
 pub fn ask() -> Result<Driver, String> {
     // SAFETY: loading runs the library's initializers, which are those of the system's GPU driver.
-    let library = unsafe { Library::new(LIBRARY) }.map_err(|_| format!("there is no NVIDIA driver (`{LIBRARY}` is not found)"))?;
+    let library =
+        unsafe { Library::new(LIBRARY) }.map_err(|_| format!("there is no NVIDIA driver (`{LIBRARY}` is not found)"))?;
     // The driver does not bear being unloaded while its threads run.
     let library: &'static Library = Box::leak(Box::new(library));
     let calls = Calls::of(library).ok_or_else(|| format!("`{LIBRARY}` is no CUDA driver"))?;
