@@ -13,16 +13,39 @@ pub struct Parameter {
     pub value: Value,
 }
 
+/// A low-rank adapter beside a linear layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Adapter {
+    /// Its inner dimension.
+    pub rank: usize,
+    /// What comes out of it is multiplied by this.
+    pub scale: f32,
+}
+
+/// Gives the adapter of the linear layer of a name.
+pub type Adapters<'a> = &'a dyn Fn(&str) -> Option<Adapter>;
+
+/// What training adds to an encoder. Nothing is added for encoding and export.
+#[derive(Clone, Copy, Default)]
+pub struct Additions<'a> {
+    pub adapters: Option<Adapters<'a>>,
+}
+
 /// See the [module](self).
 pub struct Builder<'g> {
     pub g: &'g Graph,
     pub layout: Layout,
+    additions: Additions<'g>,
     parameters: RefCell<Vec<Parameter>>,
 }
 
 impl<'g> Builder<'g> {
     pub fn new(g: &'g Graph, layout: Layout) -> Self {
-        Builder { g, layout, parameters: RefCell::default() }
+        Builder::with(g, layout, Additions::default())
+    }
+
+    pub fn with(g: &'g Graph, layout: Layout, additions: Additions<'g>) -> Self {
+        Builder { g, layout, additions, parameters: RefCell::default() }
     }
 
     /// The weights asked for, in the order in which the encoder uses them.
@@ -49,12 +72,23 @@ impl<'g> Builder<'g> {
     pub fn linear(&self, name: &str, x: Value, from: usize, to: usize) -> Value {
         let weight = self.weight(&format!("{name}.weight"), &[to, from]);
         let bias = self.weight(&format!("{name}.bias"), &[to]);
-        self.g.linear(x, weight, Some(bias))
+        self.adapted(name, x, from, to, self.g.linear(x, weight, Some(bias)))
     }
 
     /// A linear layer without a bias.
     pub fn linear_unbiased(&self, name: &str, x: Value, from: usize, to: usize) -> Value {
-        self.g.linear(x, self.weight(&format!("{name}.weight"), &[to, from]), None)
+        let weight = self.weight(&format!("{name}.weight"), &[to, from]);
+        self.adapted(name, x, from, to, self.g.linear(x, weight, None))
+    }
+
+    /// What a linear layer gives, `y`, with what its adapter adds: scale · (x·Aᵀ)·Bᵀ, with A in `name.lora_A.weight` `[rank, from]` and B in
+    /// `name.lora_B.weight` `[to, rank]`.
+    fn adapted(&self, name: &str, x: Value, from: usize, to: usize, y: Value) -> Value {
+        let Some(Adapter { rank, scale }) = self.additions.adapters.and_then(|of| of(name)) else { return y };
+        let a = self.weight(&format!("{name}.lora_A.weight"), &[rank, from]);
+        let b = self.weight(&format!("{name}.lora_B.weight"), &[to, rank]);
+        let inner = self.g.scale(self.g.linear(x, a, None), scale);
+        self.g.add(y, self.g.linear(inner, b, None))
     }
 
     /// Layer normalization over the last dimension with `name.weight` and `name.bias`.

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 
 use super::architecture;
 use super::batch::POOL;
-use super::builder::{Builder, Parameter};
+use super::builder::{Additions, Builder, Parameter};
 use super::directory::ModelDirectory;
 use super::layout::Layout;
 use super::weights::Weights;
@@ -23,8 +23,8 @@ pub struct SentenceEncoder {
 ///
 /// # Errors
 /// The encoder is of no kind that can be built.
-pub fn build(g: &Graph, directory: &ModelDirectory) -> Result<SentenceEncoder> {
-    let builder = Builder::new(g, Layout::packed(g));
+pub fn build(g: &Graph, directory: &ModelDirectory, additions: Additions) -> Result<SentenceEncoder> {
+    let builder = Builder::with(g, Layout::packed(g), additions);
     let token_vectors = encoder(&builder, directory)?;
     let pool = g.input(POOL, DataType::F32, shape!["rows", "tokens"]);
     let pooled = g.matmul(pool, token_vectors, false, false, 1.0);
@@ -53,7 +53,7 @@ pub fn token_model(directory: &ModelDirectory, weights: &Weights) -> Result<Vec<
 /// A stand-alone ONNX model from [`Batch::inputs`](super::batch::Batch::inputs) to embeddings.
 pub(super) fn embedding_model(directory: &ModelDirectory, weights: &Weights) -> Result<Vec<u8>> {
     let g = Graph::new();
-    let sentence = build(&g, directory)?;
+    let sentence = build(&g, directory, Additions::default())?;
     check(&sentence.parameters, directory, weights)?;
     g.output("embeddings", sentence.embeddings);
     Ok(g.to_model_with(|name| weights.get(name).map(|(_, data)| data))?)

@@ -1,8 +1,6 @@
 //! Sessions whose weights are graph inputs: bound once, changed in place between runs, shared by several graphs. Gradients of
 //! fixed shape are written into buffers that are allocated once too.
 
-use std::borrow::Cow;
-
 use anyhow::{Context, Result, anyhow};
 use ort::memory::MemoryInfo;
 use ort::session::IoBinding;
@@ -11,9 +9,6 @@ use ort::value::DynValue;
 use super::device::Runtime;
 use super::memory::{Memory, Tensor, host};
 use super::session::{Input, commit, floats, has_input, integers, is_integer};
-
-/// Names and elements of weights.
-pub type Values<'a> = Vec<(&'a str, Cow<'a, [f32]>)>;
 
 /// The weights in training, outside of any graph, in the memory of the device.
 pub struct Parameters {
@@ -39,22 +34,6 @@ impl Parameters {
         Ok(Parameters { names, tensors })
     }
 
-    /// In the order they were given: name and elements, copied when they lie on a device.
-    ///
-    /// # Errors
-    /// The device does not answer.
-    pub fn values(&self) -> Result<Values<'_>> {
-        self.names.iter().zip(&self.tensors).map(|(name, tensor)| Ok((name.as_str(), tensor.read()?))).collect()
-    }
-
-    /// Puts other elements in place of those of the first weights, in the order given.
-    ///
-    /// # Errors
-    /// The device does not answer, or they are of another number.
-    pub fn set(&mut self, values: &[Vec<f32>]) -> Result<()> {
-        self.tensors.iter_mut().zip(values).try_for_each(|(tensor, data)| tensor.write(data))
-    }
-
     /// The elements of each, in the order given, to be changed in place: the graphs that they are bound to see the change. None of those that
     /// lie on a device, where an optimizer changes them that is a graph too.
     pub fn values_mut(&mut self) -> Vec<&mut [f32]> {
@@ -65,9 +44,20 @@ impl Parameters {
     ///
     /// # Errors
     /// There is no weight of this name.
-    pub fn tensor(&mut self, name: &str) -> Result<&mut Tensor> {
-        let at = self.names.iter().position(|known| known == name).with_context(|| format!("there is no weight `{name}`"))?;
-        Ok(&mut self.tensors[at])
+    pub fn tensor(&self, name: &str) -> Result<&Tensor> {
+        self.place(name).map(|at| &self.tensors[at])
+    }
+
+    /// As [`Parameters::tensor`], to be changed.
+    ///
+    /// # Errors
+    /// There is no weight of this name.
+    pub fn tensor_mut(&mut self, name: &str) -> Result<&mut Tensor> {
+        self.place(name).map(|at| &mut self.tensors[at])
+    }
+
+    fn place(&self, name: &str) -> Result<usize> {
+        self.names.iter().position(|known| known == name).with_context(|| format!("there is no weight `{name}`"))
     }
 }
 

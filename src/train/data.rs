@@ -184,10 +184,12 @@ impl Data {
         turns.filter_map(|set| Some(Batch { set, rows: batches.get_mut(set)?.next()? })).collect()
     }
 
-    /// The steps of the first `epochs` epochs together. Epochs may differ: how rows that share a text fall into batches depends on the order.
-    pub fn steps(&self, seed: u64, epochs: usize) -> usize {
-        let fixed = self.sets.iter().all(|set| set.sampler == Sampler::Shuffled);
-        if fixed { self.epoch(seed, 0).len() * epochs } else { (0..epochs).map(|epoch| self.epoch(seed, epoch).len()).sum() }
+    /// The batches of each of the first `epochs` epochs. Epochs may differ: how rows that share a text fall into batches depends on their order.
+    pub fn batches(&self, seed: u64, epochs: usize) -> Vec<usize> {
+        if self.sets.iter().all(|set| set.sampler == Sampler::Shuffled) {
+            return vec![self.epoch(seed, 0).len(); epochs];
+        }
+        (0..epochs).map(|epoch| self.epoch(seed, epoch).len()).collect()
     }
 
     /// The batch as its loss takes it.
@@ -320,7 +322,7 @@ mod tests {
         assert_eq!(data.texts(), ["a", "p", "q", "x y", "r"]);
         let epoch = data.epoch(1, 0);
         // The pairs share a text, and so have a batch each; the labelled rows have one together.
-        assert_eq!((epoch.len(), data.steps(1, 3)), (3, 9));
+        assert_eq!((epoch.len(), data.batches(1, 3)), (3, vec![3; 3]));
         let all: Vec<(usize, usize)> = epoch.iter().flat_map(|batch| batch.rows.iter().map(|&row| (batch.set, row))).collect();
         assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), 5);
         let columns = data.columns(&Batch { set: 1, rows: vec![2, 0] }).unwrap();
@@ -339,14 +341,14 @@ mod tests {
         };
         let (pair, triplet) = (r#"{"anchor":"a","positive":"p"}"#, r#"{"anchor":"a","positive":"p","negative":"n"}"#);
         let labelled = |label: &str| pair.replace('}', &format!(",{label}}}"));
-        insta::assert_snapshot!(error(r#"{"name":"triplet"}"#, &[triplet, pair]), @"");
-        insta::assert_snapshot!(error(r#"{"name":"mnrl"}"#, &[pair, triplet]), @"");
-        insta::assert_snapshot!(error(r#"{"name":"contrastive"}"#, &[triplet]), @"");
-        insta::assert_snapshot!(error(r#"{"name":"contrastive"}"#, &[pair]), @"");
-        insta::assert_snapshot!(error(r#"{"name":"contrastive"}"#, &[&labelled(r#""label":1"#), &labelled(r#""label":0.5"#)]), @"");
-        insta::assert_snapshot!(error(r#"{"name":"cosent"}"#, &[&labelled(r#""scores":[1,2]"#)]), @"");
-        insta::assert_snapshot!(error(r#"{"name":"margin_mse"}"#, &[triplet]), @"");
-        insta::assert_snapshot!(error(r#"{"name":"distill_kl"}"#, &[&triplet.replace('}', r#","scores":[1]}"#)]), @"");
-        insta::assert_snapshot!(error(r#"{"name":"mnrl"}"#, &[]), @"");
+        insta::assert_snapshot!(error(r#"{"name":"triplet"}"#, &[triplet, pair]), @"data set `mine`, line 2: the row has 2 texts, but the loss `triplet` wants an anchor, a positive and a negative");
+        insta::assert_snapshot!(error(r#"{"name":"mnrl"}"#, &[pair, triplet]), @"data set `mine`, line 2: the row has 3 texts and 0 labels, but line 1 has 2 and 0; make all rows of a data set alike, or make it two data sets");
+        insta::assert_snapshot!(error(r#"{"name":"contrastive"}"#, &[triplet]), @"data set `mine`, line 1: the row has 3 texts, but the loss `contrastive` wants an anchor, a positive and no negative");
+        insta::assert_snapshot!(error(r#"{"name":"contrastive"}"#, &[pair]), @"data set `mine`, line 1: the row has 0 labels, but the loss `contrastive` wants a `label` that is 0 or 1");
+        insta::assert_snapshot!(error(r#"{"name":"contrastive"}"#, &[&labelled(r#""label":1"#), &labelled(r#""label":0.5"#)]), @"data set `mine`, line 2: the label 0.5 does not fit: the loss `contrastive` wants a `label` that is 0 or 1");
+        insta::assert_snapshot!(error(r#"{"name":"cosent"}"#, &[&labelled(r#""scores":[1,2]"#)]), @"data set `mine`, line 1: the row has 2 labels, but the loss `cosent` wants a `label` that says how similar the texts are");
+        insta::assert_snapshot!(error(r#"{"name":"margin_mse"}"#, &[triplet]), @"data set `mine`, line 1: the row has 0 labels, but the loss `margin_mse` wants a `label` (positive's score less the negative's) or `scores`: a margin for each negative, or a score for each text but the anchor");
+        insta::assert_snapshot!(error(r#"{"name":"distill_kl"}"#, &[&triplet.replace('}', r#","scores":[1]}"#)]), @"data set `mine`, line 1: the row has 1 labels, but the loss `distill_kl` wants `scores`: one for each text but the anchor");
+        insta::assert_snapshot!(error(r#"{"name":"mnrl"}"#, &[]), @"data set `mine` is empty; there is nothing to learn from");
     }
 }

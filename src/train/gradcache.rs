@@ -7,11 +7,18 @@ use std::ops::Range;
 use anyhow::Result;
 
 use super::data::Columns;
+use super::device;
 use super::graphs::{Differentiated, OfEmbeddings, Shared, backward, backward_inputs, embed, forward};
 use super::optimizer::Sum;
 use crate::model::batch::Batch;
 use crate::model::tokenizer::Tokens;
 use crate::runtime::trainable::Trainable;
+
+/// Where the gradients of the parts are summed.
+pub enum Summing<'a> {
+    Memory(&'a mut Sum),
+    Device(&'a mut device::Optimizer),
+}
 
 /// The graphs that embeddings go through part by part.
 pub struct Parts {
@@ -31,7 +38,7 @@ impl Parts {
         batch: &Columns,
         tokens: usize,
         shared: &Shared,
-        sum: &mut Sum,
+        mut sum: Summing,
     ) -> Result<f32> {
         let (rows, dimensions) = (batch.rows(), shared.dimensions);
         let texts: Vec<&Tokens> = batch.texts.concat();
@@ -55,7 +62,10 @@ impl Parts {
             let upstream: Vec<f32> =
                 part.iter().flat_map(|&i| &upstream[i / rows][range(i % rows, dimensions)]).copied().collect();
             let (_, outputs) = self.backward.run(&backward_inputs(texts, &upstream, dimensions))?;
-            sum.add(&self.backward.gradients(&outputs, &shared.buffers)?);
+            match &mut sum {
+                Summing::Memory(sum) => sum.add(&self.backward.gradients(&outputs, &shared.buffers)?),
+                Summing::Device(optimizer) => self.backward.add_to(optimizer, &outputs, &shared.buffers)?,
+            }
         }
         Ok(value)
     }

@@ -1,18 +1,19 @@
 //! The graphs of a training: from tokens to embeddings to a loss to the gradient of every weight, whole or in parts. All of them share
 //! the weights and the buffers that gradients are written into.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::data::Columns;
+use super::device::{self, Form, Gather};
+use super::lora::Targets;
 use super::loss::{self, Loss};
 use super::optimizer::{Gradient, Rows};
 use crate::model::batch::Batch;
-use crate::model::builder::Parameter;
+use crate::model::builder::{Additions, Parameter};
 use crate::model::directory::ModelDirectory;
-use crate::model::sentence;
+use crate::model::sentence::{self, SentenceEncoder};
 use crate::onnx::{self, DataType, Graph, Value, differentiate};
+use crate::runtime::Runtime;
 use crate::runtime::session::Input;
 use crate::runtime::trainable::{Buffers, Outputs, Parameters, Trainable};
 use crate::shape;
@@ -34,16 +35,46 @@ pub struct Task {
     pub guide: Option<usize>,
 }
 
+/// A weight of the encoder, or of an adapter beside one of its layers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Weight {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub is_trained: bool,
+}
+
 /// What all graphs have in common.
 pub struct Shared {
     pub directory: ModelDirectory,
-    pub weights: Parameters,
+    /// Which layers have adapters.
+    pub targets: Option<Targets>,
+    /// In the order in which the encoder uses them.
+    pub weights: Vec<Weight>,
+    /// Their values.
+    pub values: Parameters,
     pub buffers: Buffers,
-    /// The names of the weights in training, in the order in which the encoder uses them.
-    pub trained: Vec<String>,
     /// The length of an embedding.
     pub dimensions: usize,
-    pub downloads: PathBuf,
+    pub runtime: Runtime,
+    /// Whether gradients stay on the device, for [`device::Optimizer`].
+    pub stays: bool,
+}
+
+impl Shared {
+    /// From tokens to embeddings.
+    fn sentence(&self, g: &Graph) -> Result<SentenceEncoder> {
+        sentence(g, &self.directory, self.targets.as_ref())
+    }
+
+    fn open(&mut self, g: &Graph, free: Vec<String>) -> Result<Trainable> {
+        Trainable::open(&g.to_model()?, &self.values, &mut self.buffers, free, &self.runtime)
+    }
+}
+
+/// From tokens to embeddings, with adapters beside the layers of `targets`.
+pub fn sentence(g: &Graph, directory: &ModelDirectory, targets: Option<&Targets>) -> Result<SentenceEncoder> {
+    let adapters = |layer: &str| targets.and_then(|targets| targets.of(layer));
+    sentence::build(g, directory, Additions { adapters: Some(&adapters) })
 }
 
 /// Where the gradient of a weight is found after a run.
@@ -60,13 +91,15 @@ enum Place {
 pub struct Differentiated {
     graph: Trainable,
     places: Vec<Place>,
+    /// What adds its gradients up on the device.
+    gather: Option<Gather>,
 }
 
 impl Differentiated {
     /// Differentiates `value` and hands the graph to ONNX Runtime.
     fn open(g: &Graph, value: Value, parameters: &[Parameter], shared: &mut Shared) -> Result<Self> {
         let trained: Vec<&Parameter> =
-            shared.trained.iter().filter_map(|name| parameters.iter().find(|parameter| parameter.name == *name)).collect();
+            parameters.iter().zip(&shared.weights).filter(|(_, weight)| weight.is_trained).map(|(p, _)| p).collect();
         let gradients = differentiate(g, value, &trained.iter().map(|p| p.value).collect::<Vec<_>>())?;
         g.output(LOSS, value);
         let mut free = vec![LOSS.to_owned()];
@@ -78,7 +111,7 @@ impl Differentiated {
                 onnx::Gradient::Dense(value) => {
                     let name = format!("gradient:{}", parameter.name);
                     g.output(&name, value);
-                    shared.buffers.add(&name, &parameter.shape, &shared.downloads)?;
+                    shared.buffers.add(&name, &parameter.shape, &shared.runtime)?;
                     Place::Dense(name)
                 }
                 onnx::Gradient::Rows(pieces) => {
@@ -94,8 +127,10 @@ impl Differentiated {
                 }
             });
         }
-        let graph = Trainable::open(&g.to_model()?, &shared.weights, &mut shared.buffers, free, &shared.downloads)?;
-        Ok(Differentiated { graph, places })
+        let rows = places.iter().filter_map(|place| if let Place::Rows { outputs, .. } = place { Some(outputs) } else { None });
+        let kept = if shared.stays { rows.flatten().map(|(_, rows)| rows.clone()).collect() } else { Vec::new() };
+        let graph = shared.open(g, free)?.keeping(kept);
+        Ok(Differentiated { graph, places, gather: None })
     }
 
     /// The value that was differentiated, and the outputs that hold gradients until the next run of a graph.
@@ -105,7 +140,21 @@ impl Differentiated {
         Ok((value, outputs))
     }
 
-    /// The gradients after a run, in the order of [`Shared::trained`]. Of weights that the loss does not depend on they have no rows.
+    /// Adds the gradients of a run to the sums of an optimizer on the device.
+    pub fn add_to(&mut self, optimizer: &mut device::Optimizer, outputs: &Outputs, buffers: &Buffers) -> Result<()> {
+        let form = |place: &Place| match place {
+            Place::Dense(name) => Form::Dense(name.clone()),
+            Place::Rows { outputs, .. } => Form::Rows(outputs.clone()),
+            Place::Nowhere { .. } => Form::Nowhere,
+        };
+        let gather = match self.gather.take() {
+            Some(gather) => gather,
+            None => optimizer.gather(&self.places.iter().map(form).collect::<Vec<_>>(), buffers)?,
+        };
+        optimizer.add(self.gather.insert(gather), outputs)
+    }
+
+    /// The gradients after a run, of the weights in training in their order. Of weights that the loss does not depend on they have no rows.
     pub fn gradients<'a>(&self, outputs: &Outputs, buffers: &'a Buffers) -> Result<Vec<Gradient<'a>>> {
         let gradient = |place: &Place| match place {
             Place::Dense(name) => Ok(Gradient::Dense(buffers.get(name)?)),
@@ -125,7 +174,7 @@ impl Differentiated {
 /// From tokens to the gradients of a loss in one graph.
 pub fn whole(task: &Task, shared: &mut Shared) -> Result<Differentiated> {
     let g = Graph::new();
-    let sentence = sentence::build(&g, &shared.directory)?;
+    let sentence = shared.sentence(&g)?;
     let columns = sentence::columns(&g, sentence.embeddings, task.columns);
     let value = loss(&g, task, columns)?;
     Differentiated::open(&g, value, &sentence.parameters, shared)
@@ -134,9 +183,9 @@ pub fn whole(task: &Task, shared: &mut Shared) -> Result<Differentiated> {
 /// From tokens to embeddings.
 pub fn forward(shared: &mut Shared) -> Result<Trainable> {
     let g = Graph::new();
-    let sentence = sentence::build(&g, &shared.directory)?;
+    let sentence = shared.sentence(&g)?;
     g.output(EMBEDDINGS, sentence.embeddings);
-    Trainable::open(&g.to_model()?, &shared.weights, &mut shared.buffers, vec![EMBEDDINGS.to_owned()], &shared.downloads)
+    shared.open(&g, vec![EMBEDDINGS.to_owned()])
 }
 
 /// The embeddings of a batch `[texts, dimensions]` by a graph of [`forward`].
@@ -147,7 +196,7 @@ pub fn embed(graph: &mut Trainable, batch: &Batch) -> Result<Vec<f32>> {
 /// From tokens and the gradients of a loss with respect to the embeddings to those with respect to the weights.
 pub fn backward(shared: &mut Shared) -> Result<Differentiated> {
     let g = Graph::new();
-    let sentence = sentence::build(&g, &shared.directory)?;
+    let sentence = shared.sentence(&g)?;
     let upstream = g.input(UPSTREAM, DataType::F32, g.shape(sentence.embeddings));
     // The gradient of this sum is the chain rule.
     let along = g.sum(g.sum(g.mul(sentence.embeddings, upstream), -1), 0);
@@ -187,7 +236,7 @@ impl OfEmbeddings {
             free.push(name.clone());
         }
         g.output(LOSS, value);
-        let graph = Trainable::open(&g.to_model()?, &shared.weights, &mut shared.buffers, free, &shared.downloads)?;
+        let graph = shared.open(&g, free)?;
         Ok(OfEmbeddings { graph, names: Names::new(task), columns, gradients })
     }
 
@@ -240,11 +289,4 @@ fn loss(g: &Graph, task: &Task, columns: Vec<Value>) -> Result<Value> {
         _ => Vec::new(),
     };
     Ok(formula.build(g, &loss::Inputs { columns, labels, guides }))
-}
-
-/// The weights that the encoder of `directory` asks for, and the length of an embedding.
-pub fn parameters(directory: &ModelDirectory) -> Result<(Vec<Parameter>, usize)> {
-    let g = Graph::new();
-    let sentence = sentence::build(&g, directory)?;
-    Ok((sentence.parameters, g.last(sentence.embeddings)))
 }

@@ -6,10 +6,10 @@ use serde::Deserialize;
 
 use super::data::{Batch, Data, DataSet, Sampling};
 use super::loss::Loss;
-use super::optimizer::{AdamW, Optimizer, clip_factor, norm};
+use super::optimizer::{AdamW, Optimizer, Treatment, clip_factor, decays, norm};
 use super::sampling::Mixing;
 use super::schedule::linear;
-use super::step::Step;
+use super::step::{Choice, Step};
 use crate::artifact::Example;
 use crate::cancel::Cancel;
 use crate::model::directory::ModelDirectory;
@@ -17,7 +17,7 @@ use crate::model::embedder::Embedder;
 use crate::model::testing::minilm;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::Weights;
-use crate::runtime::testing::downloads;
+use crate::runtime::testing::{devices, downloads};
 
 #[derive(Deserialize)]
 struct Reference {
@@ -79,7 +79,7 @@ fn follow(name: &str, loss: &str) {
     let set = DataSet { name: name.to_owned(), rows: case.rows(), loss };
     let sampling = Sampling { batch_size: 8, sampler: None, mixing: Mixing::default() };
     let data = Data::new(&[set], &tokenizer, sampling).unwrap();
-    let mut step = Step::new(&directory, &initial, &data.tasks(), &|_| true, 0, &downloads()).unwrap();
+    let mut step = Step::new(&directory, &initial, &data.tasks(), &Choice::default(), &downloads()).unwrap();
     let mut optimizer = Optimizer::new(AdamW::default(), step.parameters());
     let names: Vec<String> = step.parameters().map(|(n, _)| n.to_owned()).collect();
     let (mut worst_loss, mut worst_norm) = (0.0f64, 0.0f64);
@@ -126,6 +126,52 @@ fn follow(name: &str, loss: &str) {
     let worst_probe = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst_probe <= 2e-4, "{name}: embeddings after six steps are off by {worst_probe}");
     println!("{name}: worst loss {worst_loss:.1e}, gradient norm {worst_norm:.1e}, embeddings {worst_probe:.1e}");
+}
+
+/// Six steps with weights, gradients and moments on each device there is: one step copies a batch in, and loss and norm out.
+fn follow_on_devices(name: &str, loss: &str, mini_batch_tokens: usize) {
+    let case = case(name);
+    let directory = ModelDirectory::open(&minilm()).unwrap();
+    let initial = Weights::read(&directory.weights()).unwrap();
+    let tokenizer = Tokenizer::open(&directory.path, directory.max_seq_length).unwrap();
+    let set = DataSet { name: name.to_owned(), rows: case.rows(), loss: serde_json::from_str(loss).unwrap() };
+    let sampling = Sampling { batch_size: 8, sampler: None, mixing: Mixing::default() };
+    let data = Data::new(&[set], &tokenizer, sampling).unwrap();
+    for runtime in devices() {
+        let choice = Choice { mini_batch_tokens, ..Choice::default() };
+        let mut step = Step::new(&directory, &initial, &data.tasks(), &choice, &runtime).unwrap();
+        let treat = |name| Treatment { decay: if decays(name) { 0.01 } else { 0.0 }, rate: 1.0 };
+        let treatments: Vec<Treatment> = step.parameters().map(|(name, _)| treat(name)).collect();
+        step.stay(AdamW::default(), &treatments).unwrap();
+        let (mut worst_loss, mut worst_norm) = (0.0f64, 0.0f64);
+        for (number, expected) in case.steps.iter().enumerate() {
+            let batch = Batch { set: 0, rows: expected.rows.clone() };
+            let run = step.run(0, &data.columns(&batch).unwrap()).unwrap();
+            worst_loss = worst_loss.max(relative(f64::from(run.loss), expected.loss));
+            let optimizer = step.optimizer().unwrap();
+            let norm = optimizer.norm();
+            worst_norm = worst_norm.max(relative(norm, expected.grad_norm_before_clipping));
+            optimizer.step(2e-5 * linear(number, 2, case.steps.len()), clip_factor(norm, 1.0)).unwrap();
+        }
+        let weights = step.weights(&initial).unwrap();
+        let embedder = Embedder::with_weights(directory.clone(), &weights, &runtime).unwrap();
+        let found = embedder.encode(&case.probe_texts, &Cancel::default(), &|_| ()).unwrap();
+        let expected = case.probe_embeddings_after.iter().flatten();
+        let worst_probe = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let device = &runtime.device;
+        println!("{name} on {device}: worst loss {worst_loss:.1e}, gradient norm {worst_norm:.1e}, embeddings {worst_probe:.1e}");
+        assert!(worst_loss <= 1e-4 && worst_norm <= 1e-3 && worst_probe <= 2e-4);
+    }
+}
+
+#[test]
+fn triplet_euclidean_on_devices() {
+    follow_on_devices("triplet_euclidean_margin5", r#"{"name": "triplet"}"#, 0);
+}
+
+#[test]
+fn mnrl_of_pairs_in_parts_on_devices() {
+    follow_on_devices("mnrl_pairs_scale20", r#"{"name": "mnrl"}"#, 200);
 }
 
 #[test]

@@ -1,30 +1,52 @@
 //! One training step: the loss of a batch and the gradient of every weight in training.
 
-use std::path::Path;
+use std::borrow::Cow;
 
 use anyhow::{Context, Result, ensure};
 
 use super::data::Columns;
-use super::gradcache::Parts;
-use super::graphs::{self, Differentiated, Names, OfEmbeddings, Shared, Task};
-use super::optimizer::{Gradient, Sum};
+use super::device;
+use super::gradcache::{Parts, Summing};
+use super::graphs::{self, Differentiated, Names, OfEmbeddings, Shared, Task, Weight};
+use super::lora::{self, Lora};
+use super::optimizer::{AdamW, Gradient, Sum, Treatment};
+use super::select::Selection;
 use crate::model::batch::Batch;
+use crate::model::builder::Parameter;
 use crate::model::directory::ModelDirectory;
 use crate::model::sentence;
 use crate::model::weights::Weights;
+use crate::onnx::Graph;
+use crate::runtime::Runtime;
 use crate::runtime::trainable::{Buffers, Outputs, Parameters};
+
+/// What is trained of a model, and how.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Choice {
+    pub train: Selection,
+    /// In place of the model's own weights.
+    pub lora: Option<Lora>,
+    /// Of what adapters begin with.
+    pub seed: u64,
+    /// Tokens that go through the model at once: batches of more go through it in parts (see [`super::gradcache`]). 0 for those of the whole batch.
+    pub mini_batch_tokens: usize,
+}
 
 /// The weights in training, and the graphs that differentiate losses with respect to them.
 pub struct Step {
     shared: Shared,
-    /// Name and shape of each.
-    trained: Vec<(String, Vec<usize>)>,
+    /// What adapters are multiplied by.
+    scale: f32,
     tasks: Vec<Graphs>,
     /// Which of the tasks each data set has: sets that are learnt from alike share graphs.
     task_of: Vec<usize>,
     parts: Option<Parts>,
+    /// When weights, gradients and moments lie on a device.
+    device: Option<device::Optimizer>,
     /// Of a batch that went through the model in parts.
     sum: Sum,
+    /// Whether there is something in it.
+    is_summed: bool,
     /// Tokens that go through the model at once; 0 for those of the whole batch.
     mini_batch_tokens: usize,
 }
@@ -54,38 +76,49 @@ enum Found {
 }
 
 impl Step {
-    /// Prepares to learn from data sets, `tasks` in their order. Weights whose name `is_trained` refuses stay as they are. Batches of more than
-    /// `mini_batch_tokens` tokens go through the model in parts (see [`super::gradcache`]), unless that is 0.
+    /// Prepares to learn from data sets, `tasks` in their order.
     ///
     /// # Errors
-    /// The weights do not fit the configuration, none is trained, or ONNX Runtime cannot be had.
+    /// The weights do not fit the configuration, what is chosen is not there, or ONNX Runtime cannot be had.
     pub fn new(
         directory: &ModelDirectory,
         weights: &Weights,
         tasks: &[Task],
-        is_trained: &dyn Fn(&str) -> bool,
-        mini_batch_tokens: usize,
-        downloads: &Path,
+        choice: &Choice,
+        runtime: impl Into<Runtime>,
     ) -> Result<Self> {
-        let (parameters, dimensions) = graphs::parameters(directory)?;
-        sentence::check(&parameters, directory, weights)?;
-        let trained: Vec<(String, Vec<usize>)> =
-            parameters.iter().filter(|p| is_trained(&p.name)).map(|p| (p.name.clone(), p.shape.clone())).collect();
-        ensure!(!trained.is_empty(), "no weight is left to be trained");
-        // The weights in training first: that is the order they are updated in.
-        let names =
-            trained.iter().map(|(name, _)| name).chain(parameters.iter().map(|p| &p.name).filter(|name| !is_trained(name)));
-        let initial = names.filter_map(|name| {
-            let (shape, data) = weights.get(name)?;
-            Some((name.as_str(), shape, data))
+        let runtime = runtime.into();
+        let targets = choice.lora.as_ref().map(Lora::targets).transpose()?;
+        let g = Graph::new();
+        let sentence = graphs::sentence(&g, directory, targets.as_ref())?;
+        let dimensions = g.last(sentence.embeddings);
+        let adapters: Vec<Option<Vec<f32>>> =
+            sentence.parameters.iter().map(|p| lora::initial(&p.name, &p.shape, choice.seed)).collect();
+        let own = sentence.parameters.iter().zip(&adapters).filter(|(_, adapter)| adapter.is_none()).map(|(p, _)| p.clone());
+        sentence::check(&own.collect::<Vec<_>>(), directory, weights)?;
+        let names: Vec<&str> = sentence.parameters.iter().map(|p| p.name.as_str()).collect();
+        let trained = match &targets {
+            Some(targets) => {
+                targets.check(&names)?;
+                adapters.iter().map(Option::is_some).collect()
+            }
+            None => choice.train.choose(&names)?,
+        };
+        let initial = sentence.parameters.iter().zip(&adapters).filter_map(|(p, adapter)| {
+            let data = adapter.as_deref().or_else(|| weights.get(&p.name).map(|(_, data)| data))?;
+            Some((p.name.as_str(), p.shape.as_slice(), data))
         });
+        let values = Parameters::new(initial, &runtime)?;
+        let weight = |(p, is_trained): (&Parameter, bool)| Weight { name: p.name.clone(), shape: p.shape.clone(), is_trained };
         let shared = Shared {
             directory: directory.clone(),
-            weights: Parameters::new(initial, downloads)?,
+            targets,
+            weights: sentence.parameters.iter().zip(trained).map(weight).collect(),
+            values,
             buffers: Buffers::default(),
-            trained: trained.iter().map(|(name, _)| name.clone()).collect(),
             dimensions,
-            downloads: downloads.to_owned(),
+            runtime,
+            stays: false,
         };
         let mut different: Vec<Graphs> = Vec::new();
         let mut task_of = Vec::new();
@@ -96,12 +129,65 @@ impl Step {
                 different.push(Graphs { task: task.clone(), names: Names::new(task), whole: None, of_embeddings: None });
             }
         }
-        Ok(Step { shared, trained, tasks: different, task_of, parts: None, sum: Sum::default(), mini_batch_tokens })
+        let scale = choice.lora.as_ref().map_or(0.0, |lora| (lora.alpha / lora.rank as f64) as f32);
+        let mini_batch_tokens = choice.mini_batch_tokens;
+        Ok(Step {
+            shared,
+            scale,
+            tasks: different,
+            task_of,
+            parts: None,
+            device: None,
+            sum: Sum::default(),
+            is_summed: false,
+            mini_batch_tokens,
+        })
     }
 
     /// The weights in training: name and shape.
     pub fn parameters(&self) -> impl Iterator<Item = (&str, &[usize])> {
-        self.trained.iter().map(|(name, shape)| (name.as_str(), shape.as_slice()))
+        self.shared.weights.iter().filter(|w| w.is_trained).map(|w| (w.name.as_str(), w.shape.as_slice()))
+    }
+
+    /// The names of all weights of the graph, in the order in which the encoder uses them.
+    pub fn names(&self) -> Vec<&str> {
+        self.shared.weights.iter().map(|w| w.name.as_str()).collect()
+    }
+
+    /// The weights in training, in the order of [`Step::parameters`]; copied when they lie on a device.
+    ///
+    /// # Errors
+    /// The device does not answer.
+    pub fn values(&self) -> Result<Vec<Cow<'_, [f32]>>> {
+        let trained = self.shared.weights.iter().filter(|weight| weight.is_trained);
+        trained.map(|weight| self.shared.values.tensor(&weight.name)?.read()).collect()
+    }
+
+    /// Puts other values in place of those of the weights in training, in the order of [`Step::parameters`].
+    ///
+    /// # Errors
+    /// They do not fit, or the device does not answer.
+    pub fn set_values(&mut self, values: &[Vec<f32>]) -> Result<()> {
+        let trained = self.shared.weights.iter().filter(|weight| weight.is_trained);
+        trained.zip(values).try_for_each(|(weight, data)| self.shared.values.tensor_mut(&weight.name)?.write(data))
+    }
+
+    /// From now on the gradients stay where the graphs run, and so do the moments of an AdamW that moves the weights there, each treated as
+    /// told. [`Step::run`] adds gradients up, and [`Step::optimizer`] moves the weights, in place of [`Step::update`].
+    ///
+    /// # Errors
+    /// There is not enough memory.
+    pub fn stay(&mut self, settings: AdamW, treatments: &[Treatment]) -> Result<()> {
+        let trained = self.shared.weights.iter().filter(|weight| weight.is_trained).zip(treatments);
+        let weights = trained.map(|(weight, treatment)| (weight.name.as_str(), weight.shape.as_slice(), *treatment));
+        self.device = Some(device::Optimizer::new(settings, weights, &mut self.shared.values, &self.shared.runtime)?);
+        self.shared.stays = true;
+        Ok(())
+    }
+
+    /// The optimizer on the device, after [`Step::stay`].
+    pub fn optimizer(&mut self) -> Option<&mut device::Optimizer> {
+        self.device.as_mut()
     }
 
     /// Loss and gradients of a batch of data set `set`.
@@ -118,8 +204,14 @@ impl Step {
             let loss = opened(&mut graphs.of_embeddings, || OfEmbeddings::open(&graphs.task, &mut self.shared))?;
             let parts = opened(&mut self.parts, || Parts::open(&mut self.shared))?;
             // A sum that nobody took, or that an error left half-way, does not count.
-            self.sum = Sum::default();
-            let loss = parts.run(loss, batch, self.mini_batch_tokens, &self.shared, &mut self.sum)?;
+            if std::mem::replace(&mut self.is_summed, true) {
+                self.sum = Sum::default();
+            }
+            let sum = match &mut self.device {
+                Some(optimizer) => Summing::Device(optimizer),
+                None => Summing::Memory(&mut self.sum),
+            };
+            let loss = parts.run(loss, batch, self.mini_batch_tokens, &self.shared, sum)?;
             return Ok(Run { loss, tokens, found: Found::Sum });
         }
         let graph = opened(&mut graphs.whole, || graphs::whole(&graphs.task, &mut self.shared))?;
@@ -127,6 +219,9 @@ impl Step {
         let mut inputs = texts.inputs();
         inputs.extend(graphs.names.inputs(batch));
         let (loss, outputs) = graph.run(&inputs)?;
+        if let Some(optimizer) = &mut self.device {
+            graph.add_to(optimizer, &outputs, &self.shared.buffers)?;
+        }
         Ok(Run { loss, tokens, found: Found::Buffers { task, outputs } })
     }
 
@@ -136,14 +231,29 @@ impl Step {
     /// # Errors
     /// An output is missing, which a graph of ours has.
     pub fn update<T>(&mut self, run: &Run, update: impl FnOnce(Vec<&mut [f32]>, &[Gradient]) -> T) -> Result<T> {
-        let mut weights = self.shared.weights.values_mut();
-        weights.truncate(self.trained.len());
+        let weights = values_mut(&mut self.shared.values, &self.shared.weights);
         let (task, outputs) = match &run.found {
-            Found::Sum => return Ok(self.sum.take(|gradients| update(weights, gradients))),
+            Found::Sum => {
+                self.is_summed = false;
+                return Ok(self.sum.take(|gradients| update(weights, gradients)));
+            }
             Found::Buffers { task, outputs } => (*task, outputs),
         };
         let graph = self.tasks.get(task).and_then(|graphs| graphs.whole.as_ref()).context("the graph of a run is not open")?;
         Ok(update(weights, &graph.gradients(outputs, &self.shared.buffers)?))
+    }
+
+    /// The model's `weights` with those in training replaced by `values`, in the order of [`Step::parameters`], and adapters merged.
+    pub fn merged(&self, weights: &Weights, values: &[&[f32]]) -> Weights {
+        let mut merged = weights.clone();
+        let named: Vec<(&str, &[f32])> = self.parameters().map(|(name, _)| name).zip(values.iter().copied()).collect();
+        for (name, data) in &named {
+            if let Some(to) = merged.get_mut(name) {
+                to.copy_from_slice(data);
+            }
+        }
+        lora::merge(&mut merged, &named, self.scale);
+        merged
     }
 
     /// `weights` with those in training replaced by their present values.
@@ -151,14 +261,14 @@ impl Step {
     /// # Errors
     /// The device does not answer.
     pub fn weights(&self, weights: &Weights) -> Result<Weights> {
-        let mut present = weights.clone();
-        for (name, data) in self.shared.weights.values()?.into_iter().take(self.trained.len()) {
-            if let Some(to) = present.get_mut(name) {
-                to.copy_from_slice(&data);
-            }
-        }
-        Ok(present)
+        let values = self.values()?;
+        Ok(self.merged(weights, &values.iter().map(Cow::as_ref).collect::<Vec<_>>()))
     }
+}
+
+/// The values of those of `weights` that are trained.
+fn values_mut<'a>(values: &'a mut Parameters, weights: &[Weight]) -> Vec<&'a mut [f32]> {
+    values.values_mut().into_iter().zip(weights).filter(|(_, weight)| weight.is_trained).map(|(data, _)| data).collect()
 }
 
 /// What is in `slot`, opened first if it is empty.

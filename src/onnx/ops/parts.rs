@@ -54,12 +54,12 @@ impl Graph {
         self.node_many("Split", "", &[x, lengths], &[("axis", Attribute::Int(0))], outputs)
     }
 
-    /// 0, 1, 2, … as many as `x` has rows: int64 `[rows]`.
-    pub fn numbers(&self, x: Value) -> Value {
-        let rows = self.shape(x).into_iter().next().unwrap_or(Dim::Fixed(1));
+    /// 0, 1, 2, … as many as `x` has entries along `axis`: int64 `[entries]`.
+    pub fn numbers(&self, x: Value, axis: usize) -> Value {
+        let entries = self.shape(x).get(axis).cloned().unwrap_or(Dim::Fixed(1));
         let scalar = |x: i64| self.reshape(self.integers(&[x]), Vec::new());
-        let limit = self.reshape(self.size_along(x, 0), Vec::new());
-        self.node("Range", "", &[scalar(0), limit, scalar(1)], &[], DataType::I64, vec![rows])
+        let limit = self.reshape(self.size_along(x, axis), Vec::new());
+        self.node("Range", "", &[scalar(0), limit, scalar(1)], &[], DataType::I64, vec![entries])
     }
 
     /// `axis` counted from the front; a broken graph, and 0, when there is none such.

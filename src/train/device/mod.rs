@@ -16,7 +16,7 @@ use crate::onnx::{DataType, Graph, Value};
 use crate::runtime::Runtime;
 use crate::runtime::memory::{Memory, Tensor};
 use crate::runtime::session::Input;
-use crate::runtime::trainable::{Parameters, Trainable};
+use crate::runtime::trainable::{Buffers, Outputs, Parameters, Trainable};
 
 /// Groups are filled up to a multiple of this many elements, the rows in which squares are summed.
 const ROW: usize = 1024;
@@ -53,6 +53,10 @@ pub struct Optimizer {
     groups: Vec<Group>,
     update: Trainable,
     steps: i32,
+    /// Of the sums of gradients.
+    norm: f64,
+    /// Whether the next gradients begin new sums.
+    is_fresh: bool,
     runtime: Runtime,
 }
 
@@ -87,7 +91,7 @@ impl Optimizer {
         }
         let mut update = Trainable::unbound(&update_graph(&settings, &weights, &groups).to_model()?, Vec::new(), runtime)?;
         for weight in &weights {
-            let tensor = parameters.tensor(&weight.name)?;
+            let tensor = parameters.tensor_mut(&weight.name)?;
             update.reads(&weight.name, tensor)?;
             update.writes(&next(&weight.name), tensor)?;
         }
@@ -98,7 +102,26 @@ impl Optimizer {
                 update.writes(&next(&named(what, number)), tensor)?;
             }
         }
-        Ok(Optimizer { settings, weights, groups, update, steps: 0, runtime: runtime.clone() })
+        Ok(Optimizer { settings, weights, groups, update, steps: 0, norm: 0.0, is_fresh: true, runtime: runtime.clone() })
+    }
+
+    /// Adds the gradients of a run, whose outputs these are, to those since the last step.
+    ///
+    /// # Errors
+    /// ONNX Runtime fails.
+    pub fn add(&mut self, gather: &mut Gather, outputs: &Outputs) -> Result<()> {
+        self.norm = gather.add(outputs, std::mem::replace(&mut self.is_fresh, false))?;
+        Ok(())
+    }
+
+    /// The norm of the gradients since the last step together; no number when one of them is none.
+    pub fn norm(&self) -> f64 {
+        self.norm
+    }
+
+    /// Gives the gradients since the last step up.
+    pub fn forget(&mut self) {
+        self.is_fresh = true;
     }
 
     /// One step: every weight is moved against the sum of its gradients times `clip`.
@@ -107,6 +130,7 @@ impl Optimizer {
     /// ONNX Runtime fails.
     pub fn step(&mut self, lr: f64, clip: f32) -> Result<()> {
         self.steps += 1;
+        self.is_fresh = true;
         let AdamW { beta1, beta2, .. } = self.settings;
         let scale = (1.0 / (1.0 - beta2.powi(self.steps)).sqrt()) as f32;
         let factors: Vec<([String; 2], [f32; 2])> = self
@@ -171,7 +195,7 @@ impl Optimizer {
     ///
     /// # Errors
     /// ONNX Runtime cannot be had.
-    pub fn gather(&mut self, forms: &[Form], buffers: &crate::runtime::trainable::Buffers) -> Result<Gather> {
+    pub fn gather(&mut self, forms: &[Form], buffers: &Buffers) -> Result<Gather> {
         Gather::open(forms, buffers, &self.weights, &mut self.groups, &self.runtime)
     }
 }

@@ -27,12 +27,12 @@ fn settings_that_cannot_be_used_are_refused() {
     };
     insta::assert_snapshot!(error(r#"{"name": "triplet", "margin": 0}"#), @"margin: `margin` must be above 0, not 0");
     insta::assert_snapshot!(error(r#"{"name": "mnrl", "scale": -1}"#), @"scale: `scale` must be above 0, not -1");
-    insta::assert_snapshot!(error(r#"{"name": "gist", "margin": -1}"#), @"");
+    insta::assert_snapshot!(error(r#"{"name": "gist", "margin": -1}"#), @"margin: `margin` must not be negative, but is -1");
     insta::assert_snapshot!(error(r#"{"name": "matryoshka", "loss": {"name": "cosent", "scale": 0}, "dims": [3]}"#), @"loss.scale: `scale` must be above 0, not 0");
-    insta::assert_snapshot!(error(r#"{"name": "matryoshka", "loss": {"name": "cosent"}, "dims": []}"#), @"");
-    insta::assert_snapshot!(error(r#"{"name": "matryoshka", "loss": {"name": "cosent"}, "dims": [8, 0]}"#), @"");
-    insta::assert_snapshot!(error(r#"{"name": "matryoshka", "loss": {"name": "cosent"}, "dims": [8, 4], "weights": [1]}"#), @"");
-    insta::assert_snapshot!(error(r#"{"name": "matryoshka", "loss": {"name": "matryoshka", "loss": {"name": "cosent"}, "dims": [8]}, "dims": [8]}"#), @"");
+    insta::assert_snapshot!(error(r#"{"name": "matryoshka", "loss": {"name": "cosent"}, "dims": []}"#), @"dims: `dims` is empty; name the lengths that embeddings are cut to, for example `[384, 128, 32]`");
+    insta::assert_snapshot!(error(r#"{"name": "matryoshka", "loss": {"name": "cosent"}, "dims": [8, 0]}"#), @"dims[1]: the length 0 is no length; remove it");
+    insta::assert_snapshot!(error(r#"{"name": "matryoshka", "loss": {"name": "cosent"}, "dims": [8, 4], "weights": [1]}"#), @"weights: there are 1 weights for 2 lengths; give each one of `dims` one");
+    insta::assert_snapshot!(error(r#"{"name": "matryoshka", "loss": {"name": "matryoshka", "loss": {"name": "cosent"}, "dims": [8]}, "dims": [8]}"#), @"loss: `matryoshka` goes around another loss, not around itself; put all lengths into one `dims`");
 }
 
 /// Compares the gradients of a loss with finite differences: four rows of `columns` texts, with `labels` and vectors of a guide.
