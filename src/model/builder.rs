@@ -75,6 +75,11 @@ impl<'g> Builder<'g> {
         self.adapted(name, x, from, to, self.g.linear(x, weight, Some(bias)))
     }
 
+    /// A linear layer with a bias where `biased`.
+    pub fn linear_if(&self, biased: bool, name: &str, x: Value, from: usize, to: usize) -> Value {
+        if biased { self.linear(name, x, from, to) } else { self.linear_unbiased(name, x, from, to) }
+    }
+
     /// A linear layer without a bias.
     pub fn linear_unbiased(&self, name: &str, x: Value, from: usize, to: usize) -> Value {
         let weight = self.weight(&format!("{name}.weight"), &[to, from]);
@@ -97,6 +102,35 @@ impl<'g> Builder<'g> {
         let weight = self.weight(&format!("{name}.weight"), &size);
         let bias = self.weight(&format!("{name}.bias"), &size);
         self.g.layer_norm(x, weight, bias, epsilon)
+    }
+
+    /// Layer normalization over the last dimension with `name.weight` alone.
+    pub fn layer_norm_unbiased(&self, name: &str, x: Value, epsilon: f32) -> Value {
+        let width = self.g.last(x);
+        let weight = self.weight(&format!("{name}.weight"), &[width]);
+        self.g.layer_norm(x, weight, self.g.constant(&[width], &vec![0.0; width]), epsilon)
+    }
+
+    /// `x` with a share `probability` of its elements left out; `x` itself unless a training asks for it.
+    pub fn dropout(&self, x: Value, _probability: f32) -> Value {
+        x
+    }
+
+    /// The embeddings of the tokens' types, to be added to those of the words; `None` for an encoder without types. Where there is
+    /// only one, it is the same for all tokens.
+    pub fn token_types(&self, name: &str, types: usize, width: usize) -> Option<Value> {
+        match types {
+            0 => None,
+            1 => Some(self.weight(&format!("{name}.weight"), &[1, width])),
+            _ => Some(self.lookup(name, types, width, self.layout.token_type_ids(self.g))),
+        }
+    }
+
+    /// What attention adds to its scores by how far key and query lie apart: the table `name.weight` `[entries, heads]`, and in `entry_of`
+    /// which entry is for each distance from the farthest before to the farthest after.
+    pub fn distance_bias(&self, name: &str, entries: usize, heads: usize, entry_of: &[i64]) -> Value {
+        let table = self.weight(&format!("{name}.weight"), &[entries, heads]);
+        self.layout.distance_bias(self.g, table, entry_of)
     }
 
     /// Layer normalization of `a + b`.

@@ -35,6 +35,7 @@ fn rule(op: &str) -> Option<Rule> {
         "Sub" => ops::elementwise::sub,
         "Mul" => ops::elementwise::mul,
         "Div" => ops::elementwise::div,
+        "Floor" | "Ceil" | "Round" | "Sign" => ops::elementwise::flat,
         "Neg" => ops::elementwise::neg,
         "Abs" => ops::elementwise::abs,
         "Sqrt" => ops::elementwise::sqrt,
@@ -56,15 +57,23 @@ fn rule(op: &str) -> Option<Rule> {
         "Identity" => ops::layout::identity,
         "Reshape" => ops::layout::reshape,
         "Transpose" => ops::layout::transpose,
+        "Squeeze" => ops::layout::squeeze,
+        "Unsqueeze" => ops::layout::unsqueeze,
+        "Expand" => ops::layout::expand,
+        "Trilu" => ops::layout::triangle,
         "Split" => ops::layout::split,
         "Concat" => ops::parts::concat,
         "Slice" => ops::parts::slice,
         "Gather" => ops::lookup::gather,
+        "GatherElements" => ops::lookup::gather_elements,
+        "GatherND" => ops::lookup::gather_nd,
         "Gemm" => ops::matrix::gemm,
         "FusedMatMul" => ops::matrix::matmul,
+        "MatMul" => ops::matrix::times,
+        "RotaryEmbedding" => ops::rotary::rotary,
         "ReduceSum" => ops::reduce::sum,
         "ReduceMean" => ops::reduce::mean,
-        "ReduceMax" => ops::reduce::max,
+        "ReduceMax" | "ReduceMin" => ops::reduce::max,
         "Softmax" => ops::normalization::softmax,
         "LogSoftmax" => ops::normalization::log_softmax,
         "LayerNormalization" => ops::normalization::layer_norm,
@@ -96,11 +105,12 @@ pub fn differentiate(graph: &Graph, loss: Value, weights: &[Value]) -> Result<Ve
         if !reached || !wanted.contains(&true) {
             continue;
         }
-        let rule = rule(node.op).ok_or(GraphError::NoRule { op: node.op, node: index })?;
+        let label = || node.label.as_ref().map_or_else(|| index.to_string(), |label| format!("`{label}`"));
+        let rule = rule(node.op).ok_or_else(|| GraphError::NoRule { op: node.op, node: label() })?;
         let mut dy = Vec::with_capacity(node.outputs.len());
         for output in &node.outputs {
             dy.push(match pieces.get(output) {
-                Some(parts) => Some(total(graph, parts).ok_or(GraphError::NoRule { op: "Gather", node: index })?),
+                Some(parts) => Some(total(graph, parts).ok_or_else(|| GraphError::NoRule { op: "Gather", node: label() })?),
                 None => None,
             });
         }
@@ -145,7 +155,7 @@ fn gather(graph: &Graph, parts: &[Piece]) -> Result<Gradient, GraphError> {
     let rows = parts.iter().map(|p| match p {
         Piece::Rows { ids, rows } => Ok((*ids, *rows)),
         // A table that is looked up and also used as a matrix (tied weights).
-        Piece::Dense(_) => Err(GraphError::NoRule { op: "Gather", node: 0 }),
+        Piece::Dense(_) => Err(GraphError::NoRule { op: "Gather", node: "0".into() }),
     });
     rows.collect::<Result<_, _>>().map(Gradient::Rows)
 }

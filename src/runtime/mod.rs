@@ -7,7 +7,9 @@ pub mod files;
 pub mod http;
 pub mod library;
 pub mod memory;
+mod operators;
 pub mod package;
+pub mod precision;
 pub mod retry;
 pub mod session;
 #[cfg(test)]

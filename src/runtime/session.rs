@@ -12,7 +12,7 @@ use ort::session::{SessionInputValue, SessionInputs};
 use ort::value::{DynValue, Tensor, TensorElementType};
 
 use super::device::{self, Device, Runtime};
-use super::library;
+use super::{library, operators};
 
 /// Loads ONNX Runtime, once a process.
 ///
@@ -36,7 +36,8 @@ pub fn environment(downloads: &Path) -> Result<Environment> {
     Ok(environment)
 }
 
-/// A session of ort's own kind for `model`, a serialized ONNX model.
+/// A session of ort's own kind for `model`, a serialized ONNX model. With `RETUNE_PROFILE` set, ONNX Runtime writes what each operator took
+/// to a file whose name begins with its value, when the session ends.
 pub(super) fn commit(model: &[u8], runtime: &Runtime) -> Result<ort::session::Session> {
     let environment = environment(&runtime.downloads)?;
     let fail = |e: String| anyhow!("ONNX Runtime refuses the graph: {e}");
@@ -44,6 +45,11 @@ pub(super) fn commit(model: &[u8], runtime: &Runtime) -> Result<ort::session::Se
     let builder = builder.with_optimization_level(GraphOptimizationLevel::All).map_err(|e| fail(e.to_string()))?;
     // What fails is returned as an error; a line on the terminal besides would only tear a progress bar.
     let builder = builder.with_log_level(LogLevel::Fatal).map_err(|e| fail(e.to_string()))?;
+    let builder = match std::env::var_os("RETUNE_PROFILE").filter(|v| !v.is_empty()) {
+        Some(prefix) => builder.with_profiling(Path::new(&prefix)).map_err(|e| fail(e.to_string()))?,
+        None => builder,
+    };
+    let builder = builder.with_operators(operators::domain()?).map_err(|e| fail(e.to_string()))?;
     // Idle threads that spin take the processor from rayon's, which prepare batches and update weights between runs.
     let mut builder = builder.with_config_entry("session.intra_op.allow_spinning", "0").map_err(|e| fail(e.to_string()))?;
     if let Device::Cuda { number, name, .. } = &runtime.device {

@@ -5,16 +5,18 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::externals::{onnx_runtime, runtime};
+use super::prompts;
 use super::{Context, External, Outcome, OutputPort, ParameterError, Port, Stage, StageKind, Surroundings, configure, schema};
 use crate::artifact::{Judgements, Kind, Metrics, Passage, Ranking};
 use crate::evaluation::{Convention, Evaluation, Measure, Quantity, Settings, evaluate};
 use crate::model::embedder::Embedder;
+use crate::model::prompts::OtherPrompts;
 use crate::retrieval::search::encode;
 use crate::runtime::device::Choice;
 
 pub const KIND: StageKind = StageKind {
     name: "evaluate",
-    version: 1,
+    version: 2,
     summary: "measures retrieval with a model on judged queries",
     inputs: &[
         Port { name: "model", kind: Kind::Model, required: true, many: false, doc: "the model to measure" },
@@ -50,6 +52,9 @@ pub struct Evaluate {
     pub depth: usize,
     /// Where the model runs: `auto` (the first GPU where CUDA can be had, else the processor), `cpu`, `cuda`, `cuda:1`.
     pub device: Choice,
+    /// Prompts in the place of the model's own: `{ query: "query: ", document: "passage: " }`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<OtherPrompts>,
 }
 
 impl Default for Evaluate {
@@ -63,6 +68,7 @@ impl Default for Evaluate {
             map_at: vec![100],
             depth: 100,
             device: Choice::default(),
+            prompts: None,
         }
     }
 }
@@ -109,7 +115,7 @@ impl Stage for Evaluate {
         if self.measures().is_empty() {
             return Err(ParameterError::new("ndcg_at", "there is nothing to measure: give at least one cut-off"));
         }
-        Ok(())
+        prompts::check(self.prompts.as_ref())
     }
 
     fn externals(&self, surroundings: &Surroundings) -> Result<Vec<External>> {
@@ -121,7 +127,7 @@ impl Stage for Evaluate {
         if judgements.queries.is_empty() {
             bail!("no query is judged, so there is nothing to measure");
         }
-        let embedder = Embedder::open(context.input("model")?, &runtime(context, self.device)?)?;
+        let embedder = Embedder::open(context.input("model")?, &runtime(context, self.device)?)?.prompted(self.prompts.as_ref());
         let queries: Vec<String> = judgements.queries.iter().map(|q| q.text.clone()).collect();
         let total = (queries.len() + judgements.corpus.len()) as u64;
         let progress = |n: usize| context.progress(n as u64, total, "texts", "encoding");

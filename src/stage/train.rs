@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use super::externals::{onnx_runtime, runtime};
+use super::prompts;
 use super::{Context, External, Outcome, OutputPort, ParameterError, Port, Stage, StageKind, Surroundings, configure, schema};
 use crate::artifact::{Judgements, Kind};
 use crate::model::card::Card;
@@ -99,7 +100,10 @@ impl Stage for Train {
     }
 
     fn run(&self, context: &Context) -> Result<Outcome> {
-        let directory = ModelDirectory::open(context.input("model")?)?;
+        let mut directory = ModelDirectory::open(context.input("model")?)?;
+        if let Some(other) = &self.prompts {
+            directory.prompts = directory.prompts.replaced(other);
+        }
         let initial = Weights::read(&directory.weights())?;
         let runtime = runtime(context, self.device)?;
         let sets = data::read(self, context)?;
@@ -153,9 +157,9 @@ impl Train {
                 .map(|e| (e.step.to_string(), e.metrics.iter().map(|(k, v)| (k.clone(), *v)).collect()))
                 .collect(),
             best: trained.progress.best(),
-            dimensions: directory.config.hidden_size,
+            dimensions: directory.dimensions(),
             max_seq_length: directory.max_seq_length,
-            pooling: directory.pooling.name().to_owned(),
+            pooling: directory.pooling.name(),
             normalize: directory.normalize,
         }
     }

@@ -47,7 +47,7 @@ impl Parts {
             .into_iter()
             .map(|part| {
                 let part = &order[part];
-                (part, Batch::new(&part.iter().map(|&i| texts[i]).collect::<Vec<_>>(), shared.directory.pooling))
+                (part, Batch::new(&part.iter().map(|&i| texts[i]).collect::<Vec<_>>(), &shared.directory.pooling))
             })
             .collect();
         let mut embeddings = vec![vec![0.0; rows * dimensions]; batch.texts.len()];
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn parts_hold_as_many_tokens_as_they_may() {
-        let tokens: Vec<Tokens> = [3, 9, 1, 4, 2].iter().map(|&n| Tokens { ids: vec![0; n], truncated: false }).collect();
+        let tokens: Vec<Tokens> = [3, 9, 1, 4, 2].iter().map(|&n| Tokens { ids: vec![0; n], ..Tokens::default() }).collect();
         let texts: Vec<&Tokens> = tokens.iter().collect();
         let order = by_length(&texts);
         assert_eq!(order, [2, 4, 0, 3, 1]);

@@ -12,7 +12,7 @@ use crate::model::batch::Batch;
 use crate::model::builder::{Additions, Parameter};
 use crate::model::directory::ModelDirectory;
 use crate::model::sentence::{self, SentenceEncoder};
-use crate::onnx::{self, DataType, Graph, Value, differentiate};
+use crate::onnx::{self, DataType, Graph, Operators, Value, differentiate};
 use crate::runtime::Runtime;
 use crate::runtime::session::Input;
 use crate::runtime::trainable::{Buffers, Outputs, Parameters, Trainable};
@@ -55,12 +55,19 @@ pub struct Shared {
     pub buffers: Buffers,
     /// The length of an embedding.
     pub dimensions: usize,
+    /// What the encoder is built of.
+    pub operators: Operators,
     pub runtime: Runtime,
     /// Whether gradients stay on the device, for [`device::Optimizer`].
     pub stays: bool,
 }
 
 impl Shared {
+    /// A graph for the encoder.
+    fn graph(&self) -> Graph {
+        Graph::with(self.operators)
+    }
+
     /// From tokens to embeddings.
     fn sentence(&self, g: &Graph) -> Result<SentenceEncoder> {
         sentence(g, &self.directory, self.targets.as_ref())
@@ -173,7 +180,7 @@ impl Differentiated {
 
 /// From tokens to the gradients of a loss in one graph.
 pub fn whole(task: &Task, shared: &mut Shared) -> Result<Differentiated> {
-    let g = Graph::new();
+    let g = shared.graph();
     let sentence = shared.sentence(&g)?;
     let columns = sentence::columns(&g, sentence.embeddings, task.columns);
     let value = loss(&g, task, columns)?;
@@ -182,7 +189,7 @@ pub fn whole(task: &Task, shared: &mut Shared) -> Result<Differentiated> {
 
 /// From tokens to embeddings.
 pub fn forward(shared: &mut Shared) -> Result<Trainable> {
-    let g = Graph::new();
+    let g = shared.graph();
     let sentence = shared.sentence(&g)?;
     g.output(EMBEDDINGS, sentence.embeddings);
     shared.open(&g, vec![EMBEDDINGS.to_owned()])
@@ -195,7 +202,7 @@ pub fn embed(graph: &mut Trainable, batch: &Batch) -> Result<Vec<f32>> {
 
 /// From tokens and the gradients of a loss with respect to the embeddings to those with respect to the weights.
 pub fn backward(shared: &mut Shared) -> Result<Differentiated> {
-    let g = Graph::new();
+    let g = shared.graph();
     let sentence = shared.sentence(&g)?;
     let upstream = g.input(UPSTREAM, DataType::F32, g.shape(sentence.embeddings));
     // The gradient of this sum is the chain rule.

@@ -18,6 +18,7 @@ use crate::model::sentence;
 use crate::model::weights::Weights;
 use crate::onnx::Graph;
 use crate::runtime::Runtime;
+use crate::runtime::precision::Precision;
 use crate::runtime::trainable::{Buffers, Outputs, Parameters};
 
 /// What is trained of a model, and how.
@@ -30,6 +31,7 @@ pub struct Choice {
     pub seed: u64,
     /// Tokens that go through the model at once: batches of more go through it in parts (see [`super::gradcache`]). 0 for those of the whole batch.
     pub mini_batch_tokens: usize,
+    pub precision: Precision,
 }
 
 /// The weights in training, and the graphs that differentiate losses with respect to them.
@@ -89,7 +91,8 @@ impl Step {
     ) -> Result<Self> {
         let runtime = runtime.into();
         let targets = choice.lora.as_ref().map(Lora::targets).transpose()?;
-        let g = Graph::new();
+        let operators = choice.precision.operators();
+        let g = Graph::with(operators);
         let sentence = graphs::sentence(&g, directory, targets.as_ref())?;
         let dimensions = g.last(sentence.embeddings);
         let adapters: Vec<Option<Vec<f32>>> =
@@ -117,6 +120,7 @@ impl Step {
             values,
             buffers: Buffers::default(),
             dimensions,
+            operators,
             runtime,
             stays: false,
         };
@@ -215,7 +219,7 @@ impl Step {
             return Ok(Run { loss, tokens, found: Found::Sum });
         }
         let graph = opened(&mut graphs.whole, || graphs::whole(&graphs.task, &mut self.shared))?;
-        let texts = Batch::new(&batch.texts.concat(), self.shared.directory.pooling);
+        let texts = Batch::new(&batch.texts.concat(), &self.shared.directory.pooling);
         let mut inputs = texts.inputs();
         inputs.extend(graphs.names.inputs(batch));
         let (loss, outputs) = graph.run(&inputs)?;

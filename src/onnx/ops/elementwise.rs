@@ -3,7 +3,7 @@
 use super::super::differentiate::Piece;
 use super::super::graph::{Graph, Node, Value};
 use super::super::proto::MICROSOFT;
-use super::super::shape::{DataType, broadcast, show};
+use super::super::shape::{DataType, show};
 use super::{dense, first};
 
 impl Graph {
@@ -90,7 +90,7 @@ impl Graph {
 
     /// `condition ? a : b`.
     pub fn select(&self, condition: Value, a: Value, b: Value) -> Value {
-        let shape = broadcast(&self.shape(a), &self.shape(b)).and_then(|s| broadcast(&s, &self.shape(condition)));
+        let shape = self.broadcast(&self.shape(a), &self.shape(b)).and_then(|s| self.broadcast(&s, &self.shape(condition)));
         let shape = shape.unwrap_or_else(|| {
             self.broken("Where", format!("shapes {} and {} do not broadcast", show(&self.shape(a)), show(&self.shape(b))));
             self.shape(a)
@@ -98,7 +98,7 @@ impl Graph {
         self.node("Where", "", &[condition, a, b], &[], DataType::F32, shape)
     }
 
-    /// To `data_type`; not differentiable.
+    /// To `data_type`; not differentiable, as no graph has floats of two types.
     pub fn cast(&self, x: Value, data_type: DataType) -> Value {
         let to = [("to", super::super::graph::Attribute::Int(data_type as i64))];
         self.node("Cast", "", &[x], &to, data_type, self.shape(x))
@@ -108,14 +108,14 @@ impl Graph {
         self.node(op, domain, &[x], &[], DataType::F32, self.shape(x))
     }
 
-    /// Arithmetic on one-dimensional integers of equal length.
+    /// Arithmetic on integers, with numpy's broadcasting.
     pub(super) fn integer(&self, op: &'static str, a: Value, b: Value) -> Value {
         self.binary(op, a, b, DataType::I64)
     }
 
     fn binary(&self, op: &'static str, a: Value, b: Value, data_type: DataType) -> Value {
         let (x, y) = (self.shape(a), self.shape(b));
-        let shape = broadcast(&x, &y).unwrap_or_else(|| {
+        let shape = self.broadcast(&x, &y).unwrap_or_else(|| {
             self.broken(op, format!("shapes {} and {} do not broadcast", show(&x), show(&y)));
             x
         });
@@ -124,7 +124,7 @@ impl Graph {
 
     /// `value` summed over the dimensions along which input `i` of `node` was broadcast.
     fn unbroadcast(&self, node: &Node, i: usize, value: Value) -> Option<Value> {
-        Some(self.sum_to(value, &self.shape(node.inputs[i])))
+        Some(self.sum_like(value, node.inputs[i]))
     }
 }
 
@@ -147,6 +147,11 @@ pub fn mul(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Vec
 pub fn div(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Vec<Option<Piece>> {
     let by = g.div(first(g, dy), node.inputs[1]);
     dense(wanted, |i| g.unbroadcast(node, i, if i == 0 { by } else { g.neg(g.mul(by, node.outputs[0])) }))
+}
+
+/// A staircase: the gradient is 0.
+pub fn flat(_: &Graph, _: &Node, _: &[Option<Value>], wanted: &[bool]) -> Vec<Option<Piece>> {
+    dense(wanted, |_| None)
 }
 
 pub fn neg(g: &Graph, _: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Vec<Option<Piece>> {

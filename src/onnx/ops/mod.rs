@@ -9,6 +9,7 @@ pub mod normalization;
 pub mod own;
 pub mod parts;
 pub mod reduce;
+pub mod rotary;
 
 use super::differentiate::Piece;
 use super::graph::{Graph, Value};

@@ -51,6 +51,14 @@ impl Graph {
         [gradients[0], gradients[1], gradients[2]]
     }
 
+    /// The gradients of a linear layer's weight `[out, in]` and bias `[out]`, from `dy` `[tokens, out]` and `x` `[tokens, in]`.
+    pub(super) fn weight_gradient(&self, dy: Value, x: Value) -> [Value; 2] {
+        let (to, from) = (Dim::Fixed(self.last(dy)), Dim::Fixed(self.last(x)));
+        let outputs = vec![(DataType::F32, vec![to.clone(), from]), (DataType::F32, vec![to])];
+        let gradients = self.node_many("LinearWeightGrad", OWN, &[dy, x], &[], outputs);
+        [gradients[0], gradients[1]]
+    }
+
     /// `dy` times the derivative of GELU at `x`.
     pub(super) fn gelu_gradient(&self, x: Value, dy: Value) -> Value {
         self.node("GeluGrad", OWN, &[x, dy], &[], DataType::F32, self.shape(x))

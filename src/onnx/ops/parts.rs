@@ -100,17 +100,36 @@ pub fn concat(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> 
     dense(wanted, |i| pieces.get(i).copied())
 }
 
-/// dy with zeros around it.
+/// dy with zeros around it; where the places are known only when the graph runs, or some are left out, dy put there.
 pub fn slice(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Vec<Option<Piece>> {
     let (dy, x, start, axes) = (first(g, dy), node.inputs[0], node.inputs[1], node.inputs[3]);
-    let Some(axis) = g.constant_integers(axes).and_then(|a| a.first().copied()) else {
+    let Some(axis) = g.constant_integers(axes).filter(|a| a.len() == 1).and_then(|a| a.first().copied()) else {
         g.broken("Slice", "its axis is not a constant".into());
         return Vec::new();
     };
     let axis = g.axis("Slice", axis, g.rank(x));
+    let plain = node.inputs.len() < 5 && g.constant_integers(start).is_some_and(|s| s.iter().all(|&s| s >= 0));
     dense(wanted, |i| {
         if i != 0 {
             return None;
+        }
+        if !plain {
+            let scalar = |v: Value| g.reshape(v, Vec::new());
+            let size = scalar(g.size_along(x, axis));
+            let one = |n: i64| scalar(g.integers(&[n]));
+            let all = g.node("Range", "", &[one(0), size, one(1)], &[], DataType::I64, vec![g.unknown()]);
+            let bounds: Vec<Value> = node
+                .inputs
+                .iter()
+                .enumerate()
+                .map(|(i, &v)| match i {
+                    0 => all,
+                    3 => g.integers(&[0]),
+                    _ => v,
+                })
+                .collect();
+            let at = g.node("Slice", "", &bounds, &[], DataType::I64, vec![g.unknown()]);
+            return Some(g.add_at(x, axis, at, dy));
         }
         let behind = g.integer("Sub", g.integer("Sub", g.size_along(x, axis), start), g.size_along(dy, axis));
         let pads = g.node("Concat", "", &[start, behind], &[("axis", Attribute::Int(0))], DataType::I64, vec![Dim::Fixed(2)]);
@@ -130,6 +149,10 @@ mod tests {
         });
         check("concat along the first axis", &[&[2, 3], &[4, 3]], |g, x| g.concat(x, 0, Dim::Fixed(6)));
         check("slice", &[&[2, 5]], |g, x| g.slice(x[0], -1, 1, 3));
+        check("slice from behind", &[&[2, 5]], |g, x| {
+            let at = [-1, -4, 1, -2].map(|i| g.integers(&[i]));
+            g.node("Slice", "", &[x[0], at[0], at[1], at[2], at[3]], &[], DataType::F32, vec![Dim::Fixed(2), Dim::Fixed(2)])
+        });
         check("slice of the first rows", &[&[4, 2]], |g, x| g.mul(g.slice(x[0], 0, 0, 2), g.slice(x[0], 0, 2, 2)));
     }
 }

@@ -34,7 +34,7 @@ pub fn read(train: &Train, context: &Context) -> Result<Vec<DataSet>> {
 /// What a user should know about learning `sets` with a model, each thing once.
 pub fn warnings(sets: &[DataSet], model: &ModelDirectory) -> Vec<String> {
     let mut warnings: Vec<String> = Vec::new();
-    for warning in sets.iter().flat_map(|set| set.warnings(model.config.hidden_size, model.normalize)) {
+    for warning in sets.iter().flat_map(|set| set.warnings(model.dimensions(), model.normalize)) {
         if !warnings.contains(&warning) {
             warnings.push(warning);
         }
@@ -45,13 +45,24 @@ pub fn warnings(sets: &[DataSet], model: &ModelDirectory) -> Vec<String> {
 /// Makes `sets` ready to be learnt from. Where a loss wants a guide, every text is embedded with the model at the input `guide`.
 pub fn prepare(sets: &[DataSet], train: &Train, model: &ModelDirectory, runtime: &Runtime, context: &Context) -> Result<Data> {
     let sampling = Sampling { batch_size: train.batch_size, sampler: train.sampler, mixing: train.mixing };
-    let mut data = Data::new(sets, &Tokenizer::open(&model.path, model.max_seq_length)?, sampling)?;
+    let mut data = Data::new(sets, &Tokenizer::open(&model.path, model.max_seq_length)?, &model.prompts, sampling)?;
     if data.is_guided() {
-        let guide = Embedder::open(context.input("guide")?, runtime)?;
-        let total = data.texts().len() as u64;
-        let progress = |n: usize| context.progress(n as u64, total, "texts", "asking the guide");
-        let vectors = guide.encode(data.texts(), context.cancel, &progress)?;
-        data.guide(guide.dimensions(), vectors.into_raw_vec_and_offset().0);
+        guide(&mut data, runtime, context)?;
     }
     Ok(data)
+}
+
+/// Embeds every text with the model at the input `guide`.
+fn guide(data: &mut Data, runtime: &Runtime, context: &Context) -> Result<()> {
+    let embedder = Embedder::open(context.input("guide")?, runtime)?;
+    let (texts, prompts) = (data.texts(), embedder.prompts());
+    let apart = prompts.query() != prompts.document();
+    let total = texts.len() * if apart { 2 } else { 1 };
+    let progress = |n: usize| context.progress(n as u64, total as u64, "texts", "asking the guide");
+    let vectors = embedder.encode_documents(texts, context.cancel, &progress)?;
+    let rest = |n: usize| progress(texts.len() + n);
+    let as_queries = apart.then(|| embedder.encode_queries(texts, context.cancel, &rest)).transpose()?;
+    let flat = |vectors: ndarray::Array2<f32>| vectors.into_raw_vec_and_offset().0;
+    data.guide(embedder.dimensions(), flat(vectors), as_queries.map(flat));
+    Ok(())
 }

@@ -6,8 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::evaluation::Measure;
+use crate::model::prompts::OtherPrompts;
 use crate::runtime::device::Choice as DeviceChoice;
-use crate::stage::ParameterError;
+use crate::runtime::precision::Precision;
+use crate::stage::{ParameterError, prompts};
 use crate::train::lora::Lora;
 use crate::train::sampling::{Mixing, Sampler};
 use crate::train::schedule::Decay;
@@ -43,6 +45,8 @@ pub struct Train {
     /// Batches whose gradients are averaged for a step: as much memory as one batch, and for losses that do not compare the texts of a batch
     /// with each other the same gradient as of one that is so many times larger.
     pub accumulation: usize,
+    /// How exactly matrix products are computed: `auto` is `bf16` on processors with instructions for it, else `fp32`.
+    pub precision: Precision,
     /// Peak learning rate.
     pub lr: f64,
     /// How the learning rate goes on after the warm-up.
@@ -81,6 +85,10 @@ pub struct Train {
     pub checkpoint_steps: usize,
     /// Where the model runs: `auto` (the first GPU where CUDA can be had, else the processor), `cpu`, `cuda`, `cuda:1`.
     pub device: DeviceChoice,
+    /// Prompts in the place of the model's own: `{ query: "query: ", document: "passage: " }`. The first text of an example is taken
+    /// for a query, the others for documents. The fine-tuned model keeps them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<OtherPrompts>,
     /// Seed of the order of the examples and of what adapters begin with.
     pub seed: u64,
     /// Name of the model that is trained, for the model card.
@@ -96,6 +104,7 @@ impl Default for Train {
             epochs: 3,
             batch_size: 8,
             mini_batch_tokens: 0,
+            precision: Precision::Auto,
             sampler: None,
             mixing: Mixing::default(),
             accumulation: 1,
@@ -115,6 +124,7 @@ impl Default for Train {
             patience: 0,
             checkpoint_steps: 100,
             device: DeviceChoice::default(),
+            prompts: None,
             seed: 42,
             base_model: None,
         }
@@ -151,6 +161,7 @@ impl Train {
             return refuse("layer_decay", format!("`layer_decay` must be above 0 and at most 1, not {}", self.layer_decay));
         }
         self.check_choice()?;
+        prompts::check(self.prompts.as_ref())?;
         for (place, loss) in self.all_losses() {
             loss.formula().check().or_else(|bad| refuse(&format!("{place}.{}", bad.field), bad.message))?;
         }
@@ -194,6 +205,7 @@ impl Train {
                 lora: self.lora.clone(),
                 seed: self.seed,
                 mini_batch_tokens: self.mini_batch_tokens,
+                precision: self.precision,
             },
             epochs: self.epochs,
             accumulation: self.accumulation,
