@@ -104,8 +104,13 @@ fn main() {
     for isa in Isa::available().into_iter().rev() {
         let pool = Threads { threads, isa };
         for precision in [Precision::Bf16, Precision::Fp32] {
+            if std::env::var_os("BF").is_some() && precision == Precision::Fp32 {
+                continue;
+            }
             println!("{isa}, {precision:?}, {threads} threads");
-            products(&pool, precision);
+            if std::env::var_os("ONLY").is_none() {
+                products(&pool, precision);
+            }
             attend(&pool, precision, None);
             attend(&pool, precision, Some(Dropout { seed: 1, site: 2, probability: 0.1 }));
         }

@@ -10,7 +10,7 @@ pub use forward::forward;
 use crate::dropout::Dropout;
 use crate::gemm::Matrix;
 use crate::pool::Buffer;
-use crate::simd::Vector;
+use crate::simd::{Vector, Words};
 use crate::tile::{Order, Tile};
 use crate::{Isa, Precision};
 
@@ -154,12 +154,11 @@ impl<'a> Scores<'a> {
     /// Scores of keys beyond the text or the window become so small that their exponentials are 0.
     #[inline(always)]
     fn hide<V: Vector>(&self, query: usize, key: usize, scores: V) -> V {
-        let mut line = scores.array();
-        for (i, x) in line.iter_mut().enumerate() {
-            let key = key + i;
-            *x = if key < self.len && key.abs_diff(query) <= self.window { *x } else { UNSEEN };
-        }
-        V::load(&line)
+        let (keys, unseen) = (V::Words::count(key as u32), V::splat(UNSEEN));
+        let from = |start: usize, yes, no| keys.select_reaches(Words::splat(start as u32), yes, no);
+        let scores = from(self.len, unseen, scores);
+        let scores = from(query.saturating_sub(self.window), scores, unseen);
+        from(query + self.window + 1, unseen, scores)
     }
 }
 

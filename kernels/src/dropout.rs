@@ -112,3 +112,86 @@ versions! {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Threads;
+    use crate::testing::{Random, all_isas};
+
+    const ROWS: usize = 400;
+    const WIDTH: usize = 384;
+
+    fn mask(seed: u64, site: u32, probability: f32) -> Vec<bool> {
+        let dropout = Dropout { seed, site, probability };
+        (0..ROWS * WIDTH).map(|i| dropout.keeps((i / WIDTH) as u64, (i % WIDTH) as u32)).collect()
+    }
+
+    /// How often two events happen together, in standard deviations from what independence gives.
+    fn dependence(a: &[bool], b: &[bool]) -> f64 {
+        let n = a.len() as f64;
+        let share = |x: &[bool]| x.iter().filter(|x| **x).count() as f64 / n;
+        let both = a.iter().zip(b).filter(|(a, b)| **a && **b).count() as f64 / n;
+        let (p, q) = (share(a), share(b));
+        (both - p * q) / (p * (1.0 - p) * q * (1.0 - q) / n).sqrt()
+    }
+
+    #[test]
+    fn drops_the_share_that_is_asked_for() {
+        for probability in [0.0, 0.1, 0.5, 0.9] {
+            let n = (ROWS * WIDTH) as f64;
+            for seed in 0..8 {
+                let dropped = mask(seed, 1, probability).iter().filter(|kept| !**kept).count() as f64;
+                let p = f64::from(probability);
+                assert!((dropped - n * p).abs() <= 4.5 * (n * p * (1.0 - p)).sqrt(), "{dropped} of {n} for {p}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_row_and_every_column_drops_the_same_share() {
+        let mask = mask(5, 3, 0.1);
+        let chi = |counts: Vec<f64>, n: f64| {
+            let sum: f64 = counts.iter().map(|c| (c - 0.1 * n).powi(2) / (n * 0.09)).sum();
+            (sum - counts.len() as f64) / (2.0 * counts.len() as f64).sqrt()
+        };
+        let dropped = |part: &mut dyn Iterator<Item = &bool>| part.filter(|kept| !**kept).count() as f64;
+        let rows = mask.chunks(WIDTH).map(|row| dropped(&mut row.iter())).collect();
+        let columns = (0..WIDTH).map(|c| dropped(&mut mask.iter().skip(c).step_by(WIDTH))).collect();
+        assert!(chi(rows, WIDTH as f64).abs() < 4.5);
+        assert!(chi(columns, ROWS as f64).abs() < 4.5);
+    }
+
+    #[test]
+    fn elements_rows_sites_and_seeds_are_independent() {
+        for (seed, site) in [(0, 0), (1, 0), (12_345, 7)] {
+            let one = mask(seed, site, 0.3);
+            for lag in [1, 2, 3, 16, WIDTH - 1, WIDTH, WIDTH + 1, 2 * WIDTH, 12 * WIDTH] {
+                assert!(dependence(&one[lag..], &one[..one.len() - lag]).abs() < 4.5, "a lag of {lag}");
+            }
+            for other in [mask(seed + 1, site, 0.3), mask(seed, site + 1, 0.3), mask(seed + 1, site + 1, 0.3)] {
+                assert!(dependence(&one, &other).abs() < 4.5);
+            }
+        }
+    }
+
+    #[test]
+    fn applies_the_mask_alike_everywhere() {
+        for width in [1, 20, 384] {
+            let x = Random(1).normals(50 * width);
+            let setting = Dropout { seed: 9, site: 2, probability: 0.25 };
+            let expected: Vec<f32> = x
+                .iter()
+                .enumerate()
+                .map(|(i, x)| if setting.keeps((i / width) as u64, (i % width) as u32) { x * setting.factor() } else { 0.0 })
+                .collect();
+            for isa in all_isas() {
+                for threads in [1, 2, 3] {
+                    let mut y = vec![f32::NAN; x.len()];
+                    dropout(&Threads { threads, isa }, setting, width, &x, &mut y);
+                    assert_eq!(y, expected, "{isa}");
+                }
+            }
+        }
+    }
+}

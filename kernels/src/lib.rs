@@ -6,7 +6,8 @@
 //!
 //! Lengths of slices that do not fit each other are a mistake of the caller: functions panic.
 
-mod activation;
+pub mod activation;
+pub mod adamw;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 pub mod attention;
@@ -17,7 +18,9 @@ pub mod gemm;
 mod isa;
 mod math;
 mod micro;
+pub mod norm;
 mod pool;
+mod rotary;
 mod simd;
 #[cfg(test)]
 mod testing;
@@ -27,4 +30,5 @@ pub use activation::Activation;
 pub use dropout::{Dropout, dropout};
 pub use isa::Isa;
 pub use pool::{Pool, Serial, Threads};
+pub use rotary::Rotary;
 pub use tile::Precision;

@@ -3,6 +3,7 @@
 
 use crate::Isa;
 use crate::math::bf16;
+use crate::simd::{Plain, Vector};
 
 /// 16 × 16 words.
 #[derive(Clone, Copy)]
@@ -70,7 +71,10 @@ pub fn pack(isa: Isa, precision: Precision, order: Order, source: Source, tile: 
     let mut edge = [0.0; 16 * 32];
     let (rows, width, full) = if source.along { (step, lines, 16) } else { (lines, step, precision.step()) };
     for row in 0..rows {
-        edge[row * full..row * full + width].copy_from_slice(&source.data[row * source.stride..row * source.stride + width]);
+        let (from, to) = (&source.data[row * source.stride..][..width], &mut edge[row * full..][..width]);
+        for (from, to) in from.chunks(16).zip(to.chunks_mut(16)) {
+            Plain::load_some(from).store_some(to);
+        }
     }
     pack_full(isa, precision, order, Source { data: &edge, stride: full, ..source }, tile);
 }

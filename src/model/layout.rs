@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use super::batch;
 use super::settings::Sizes;
-use crate::onnx::{DataType, Graph, Value};
+use crate::onnx::{DataType, Graph, Value, own};
 use crate::shape;
 
 /// The graph inputs that say which tokens there are and where.
@@ -132,8 +132,9 @@ impl Layout {
     /// Scaled dot-product attention of all heads, within each text; all values `[tokens, heads · width]`.
     pub fn attention(&self, g: &Graph, query: Value, key: Value, value: Value, how: &Attention) -> Value {
         match self.kind {
-            Kind::Packed { starts, .. } if g.own() && how.bias.is_none() => {
-                g.attention([query, key, value], starts, how.heads, how.scale, how.window)
+            Kind::Packed { starts, .. } if g.own() => {
+                let Attention { heads, scale, window, bias, .. } = *how;
+                g.attention([query, key, value], starts, &own::Attention { heads, scale, window, bias, dropout: None })
             }
             _ => self.padded_attention(g, query, key, value, how),
         }
@@ -162,8 +163,12 @@ impl Layout {
     }
 
     /// What attention adds to its scores by how far key and query lie apart: `table` `[entries, heads]`, and which entry is for each
-    /// distance (key − query) from the farthest before to the farthest after. `[heads, seq, seq]`
+    /// distance (key − query) from the farthest before to the farthest after. `[heads, seq, seq]`, or for the operator of retune's own,
+    /// which looks distances up itself, `[heads, distances]`.
     pub fn distance_bias(&self, g: &Graph, table: Value, entry_of: &[i64]) -> Value {
+        if let (Kind::Packed { .. }, true) = (&self.kind, g.own()) {
+            return g.transpose(g.lookup(table, g.integers(entry_of)), &[1, 0]);
+        }
         let at = g.range("seq");
         let apart = g.difference(g.reshape(at, shape![1, "seq"]), g.reshape(at, shape!["seq", 1]));
         let entries = g.pick(g.integers(entry_of), g.shift(apart, entry_of.len() as i64 / 2));

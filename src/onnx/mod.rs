@@ -5,6 +5,7 @@
 pub mod differentiate;
 pub mod graph;
 mod ops;
+pub use ops::own;
 pub mod proto;
 pub mod shape;
 

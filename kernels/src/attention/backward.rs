@@ -4,6 +4,7 @@ use crate::isa::versions;
 use crate::math::exp;
 use crate::micro::Multiplier;
 use crate::pool::{Buffer, Parts, blocks};
+use crate::simd::{Plain, Vector};
 use crate::tile::{Order, Tile, repack, transpose};
 use crate::{Isa, Pool};
 
@@ -72,7 +73,6 @@ pub fn backward(
         // SAFETY: tasks are of different texts or heads.
         work.text(&tasks[i], unsafe { partials.part(at..at + distances) });
     });
-    drop(work);
     if let Some(bias) = gradients.bias {
         assert_eq!(bias.len(), attention.heads * distances, "the gradient of the bias of relative distances");
         bias.fill(0.0);
@@ -104,7 +104,7 @@ impl Target<'_> {
         // SAFETY: by the caller's word.
         let line = unsafe { self.parts.part(at + columns.start..at + columns.end) };
         for (right, line) in line.chunks_mut(16).enumerate() {
-            line.copy_from_slice(&tiles[row / 16 * 2 + right].row(row % 16)[..line.len()]);
+            Plain::load(tiles[row / 16 * 2 + right].row(row % 16)).store_some(line);
         }
     }
 }
@@ -170,16 +170,16 @@ impl Backward<'_> {
         sums.iter_mut().for_each(|sums| sums.iter_mut().for_each(|tile| tile.0.fill(0.0)));
         // Gradients of scores: `[queries, keys]` for those of queries.
         let mut left = Buffer::<u32>::new(ROWS * panels * size);
+        // Gradients of scores and probabilities: `[queries, keys]`, summed along the queries.
+        let mut right = [[Tile([0; 256]); ROWS * 4]; 2];
+        let (mut p, mut ds) = ([Tile([0.0; 256]); 4], [Tile([0.0; 256]); 4]);
         let statistics = self.statistics(task);
         for group in (0..panels).step_by(ROWS) {
             let rows = group..panels.min(group + ROWS);
             let seen =
                 self.attention.seen(group * SIDE, task.len).start..self.attention.seen((rows.end - 1) * SIDE, task.len).end;
             for key in seen.clone() {
-                // Probabilities and gradients of scores: `[queries, keys]`, summed along the queries.
-                let mut right = [[Tile([0; 256]); ROWS * 4]; 2];
                 for (i, row) in rows.clone().enumerate() {
-                    let (mut p, mut ds) = ([Tile([0.0; 256]); 4], [Tile([0.0; 256]); 4]);
                     multiplier.multiply(operands.queries.panel(row), operands.keys_t.panel(key), &mut p, false);
                     multiplier.multiply(operands.outputs.panel(row), operands.values_t.panel(key), &mut ds, false);
                     let place = (row * SIDE, key * SIDE);
@@ -201,10 +201,9 @@ impl Backward<'_> {
             for (i, row) in rows.enumerate() {
                 let left = &left[(i * panels + seen.start) * size..(i * panels + seen.end) * size];
                 for column in 0..wide {
-                    let mut result = [Tile([0.0; 256]); 4];
                     let keys = &operands.keys.panel(column)[seen.start * size..seen.end * size];
-                    multiplier.multiply(left, keys, &mut result, false);
-                    self.write(task, &self.targets[0], row, column, &result);
+                    multiplier.multiply(left, keys, &mut p, false);
+                    self.write(task, &self.targets[0], row, column, &p);
                 }
             }
         }
@@ -240,8 +239,7 @@ impl Backward<'_> {
             let mut all = Statistics { logsumexp: [-super::UNSEEN; SIDE], product: [0.0; SIDE] };
             all.logsumexp[..sums.len()].copy_from_slice(sums);
             for (row, product) in all.product.iter_mut().enumerate().take(sums.len()) {
-                let (o, g) = (output.line(panel * SIDE + row), gradient.line(panel * SIDE + row));
-                *product = o.iter().zip(g).map(|(o, g)| o * g).sum();
+                *product = dot(self.isa, output.line(panel * SIDE + row), gradient.line(panel * SIDE + row));
             }
             all
         };
@@ -255,6 +253,13 @@ struct Statistics {
     logsumexp: [f32; SIDE],
     /// The output times its gradient.
     product: [f32; SIDE],
+}
+
+versions! {
+    fn dot<V>(a: &[f32], b: &[f32]) -> f32 {
+        let pairs = a.chunks(16).zip(b.chunks(16));
+        pairs.fold(V::zero(), |sum, (a, b)| V::load_some(a).fma(V::load_some(b), sum)).sum()
+    }
 }
 
 versions! {

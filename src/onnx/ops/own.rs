@@ -6,26 +6,53 @@ use super::super::proto::OWN;
 use super::super::shape::{DataType, Dim, Shape};
 use super::first;
 
+/// What attention is to do, besides what its inputs say.
+#[derive(Debug, Clone, Copy)]
+pub struct Attention {
+    pub heads: usize,
+    /// What the products of queries and keys are multiplied by.
+    pub scale: f32,
+    /// Tokens further apart do not see each other.
+    pub window: Option<usize>,
+    /// Added to the scores by how far key and query lie apart: `[heads, 2 · span − 1]`, number key − query + span − 1.
+    pub bias: Option<Value>,
+    /// Of the probabilities.
+    pub dropout: Option<Dropout>,
+}
+
+/// Leaves a share of elements out and multiplies the others accordingly. What is left out follows from seed and site and from
+/// where an element stands.
+#[derive(Debug, Clone, Copy)]
+pub struct Dropout {
+    /// int64 `[1]`, another one in each step.
+    pub seed: Value,
+    /// Another one in each place.
+    pub site: u32,
+    pub probability: f32,
+}
+
 impl Graph {
-    /// Scaled dot-product attention of all heads within each text, without padding: `query`, `key`, `value`
-    /// `[tokens, heads · width]`, text i having the tokens `starts[i]..starts[i + 1]`. With `window`, tokens further apart do not
-    /// see each other.
-    pub fn attention(&self, inputs: [Value; 3], starts: Value, heads: usize, scale: f32, window: Option<usize>) -> Value {
-        let [query, key, value] = inputs;
-        let shape = self.shape(query);
+    /// Scaled dot-product attention of all heads within each text, without padding: queries, keys and values
+    /// `[tokens, heads · width]`, text i having the tokens `starts[i]..starts[i + 1]`.
+    pub fn attention(&self, [query, key, value]: [Value; 3], starts: Value, how: &Attention) -> Value {
+        let (shape, heads) = (self.shape(query), how.heads);
         if self.shape(key) != shape || self.shape(value) != shape || !self.last(query).is_multiple_of(heads.max(1)) {
             self.broken("Attention", format!("queries, keys and values must have one shape, whose width {heads} heads share"));
         }
         let tokens = shape.first().cloned().unwrap_or(Dim::Fixed(0));
         let attributes = [
             ("heads", Attribute::Int(heads as i64)),
-            ("scale", Attribute::Float(scale)),
-            ("window", Attribute::Int(window.map_or(-1, |w| w as i64))),
+            ("scale", Attribute::Float(how.scale)),
+            ("window", Attribute::Int(how.window.map_or(-1, |w| w as i64))),
+            ("site", Attribute::Int(how.dropout.map_or(0, |d| d.site.into()))),
+            ("dropout", Attribute::Float(how.dropout.map_or(0.0, |d| d.probability))),
             ("bf16", Attribute::Int(self.bf16().into())),
         ];
+        let seed = how.dropout.map_or_else(|| self.integers(&[0]), |d| d.seed);
+        let inputs: Vec<Value> = [query, key, value, starts, seed].into_iter().chain(how.bias).collect();
         // The second output, the logarithm of the sum of exponentials `[heads, tokens]`, is what the gradient needs.
         let outputs = vec![(DataType::F32, shape), (DataType::F32, vec![Dim::Fixed(heads), tokens])];
-        self.node_many("Attention", OWN, &[query, key, value, starts], &attributes, outputs)[0]
+        self.node_many("Attention", OWN, &inputs, &attributes, outputs)[0]
     }
 
     /// Layer normalization of `a + b` over the last dimension.
@@ -67,14 +94,19 @@ impl Graph {
 
 /// Recomputes the probabilities from the logarithm of their sum (Dao et al., "FlashAttention", 2022).
 pub fn attention(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Vec<Option<Piece>> {
-    let mut inputs = node.inputs.clone();
-    inputs.extend(&node.outputs);
-    inputs.push(first(g, dy));
+    let (given, bias) = node.inputs.split_at(5);
+    let inputs: Vec<Value> = given.iter().chain(&node.outputs).copied().chain([first(g, dy)]).chain(bias.iter().copied()).collect();
     let shape: Shape = g.shape(node.inputs[0]);
-    let gradients = g.node_many("AttentionGrad", OWN, &inputs, &node.attributes, vec![(DataType::F32, shape); 3]);
-    let mut pieces: Vec<Option<Piece>> = gradients.into_iter().map(|v| Some(Piece::Dense(v))).collect();
-    pieces.resize_with(wanted.len(), || None);
-    pieces
+    // Without a bias, its gradient has no elements.
+    let of_bias = bias.first().map_or_else(|| vec![Dim::Fixed(0)], |&bias| g.shape(bias));
+    let outputs = [shape.clone(), shape.clone(), shape, of_bias].map(|shape| (DataType::F32, shape));
+    let gradients = g.node_many("AttentionGrad", OWN, &inputs, &node.attributes, outputs.into());
+    let piece = |i: usize| match i {
+        0..3 => gradients.get(i).copied(),
+        5 => gradients.get(3).copied(),
+        _ => None,
+    };
+    wanted.iter().enumerate().map(|(i, &wanted)| piece(i).filter(|_| wanted).map(Piece::Dense)).collect()
 }
 
 pub fn add_layer_norm(g: &Graph, node: &Node, dy: &[Option<Value>], _: &[bool]) -> Vec<Option<Piece>> {

@@ -2,6 +2,7 @@
 //! domain `retune`. To add one: a file here with its [`Definition`], a line in [`ALL`], and the method and rule that build it in
 //! a graph (`onnx/ops/own.rs`).
 
+mod attention;
 mod gemm;
 mod tensors;
 
@@ -14,7 +15,7 @@ use retune_kernels::Pool;
 
 use crate::onnx::proto::OWN;
 
-const ALL: &[Definition] = &[gemm::GEMM, gemm::WEIGHT_GRADIENT];
+const ALL: &[Definition] = &[attention::FORWARD, attention::BACKWARD, gemm::GEMM, gemm::WEIGHT_GRADIENT];
 
 /// An operator: its signature and the function that makes its kernel from a node's attributes.
 #[derive(Clone, Copy)]
