@@ -14,16 +14,20 @@ use super::tokenizer::{Tokenizer, Tokens};
 use super::weights::Weights;
 use crate::cancel::Cancel;
 use crate::runtime::Runtime;
+use crate::runtime::device::Device;
 use crate::runtime::session::Session;
 
 /// Tokens that are encoded at once. More does not make a processor faster, but takes more memory.
 const TOKENS_AT_ONCE: usize = 4096;
+/// The same on a GPU, which few tokens do not keep busy.
+const TOKENS_AT_ONCE_ON_GPU: usize = 16_384;
 
 /// A model, opened for encoding.
 pub struct Embedder {
     directory: ModelDirectory,
     tokenizer: Tokenizer,
     session: Mutex<Session>,
+    tokens_at_once: usize,
 }
 
 impl Embedder {
@@ -45,7 +49,8 @@ impl Embedder {
         let runtime = runtime.into();
         let tokenizer = Tokenizer::open(&directory.path, directory.max_seq_length)?;
         let session = Session::from_model(&embedding_model(&directory, weights)?, &runtime)?;
-        Ok(Embedder { directory, tokenizer, session: Mutex::new(session) })
+        let tokens_at_once = if runtime.device == Device::Cpu { TOKENS_AT_ONCE } else { TOKENS_AT_ONCE_ON_GPU };
+        Ok(Embedder { directory, tokenizer, session: Mutex::new(session), tokens_at_once })
     }
 
     /// With other prompts than the model's own, where there are any.
@@ -129,7 +134,7 @@ impl Embedder {
         let mut rest = order.as_slice();
         while !rest.is_empty() {
             cancel.check()?;
-            let count = fitting(rest, &tokens);
+            let count = fitting(rest, &tokens, self.tokens_at_once);
             let (now, later) = rest.split_at(count);
             let batch = Batch::new(&now.iter().map(|&i| &tokens[i]).collect::<Vec<_>>(), &self.directory.pooling);
             let (shape, data) = session.run(&batch.inputs())?.pop().context("the encoder has no output")?;
@@ -145,12 +150,12 @@ impl Embedder {
 }
 
 /// How many of the texts, sorted by length, fit into one batch; at least one.
-fn fitting(order: &[usize], tokens: &[Tokens]) -> usize {
+fn fitting(order: &[usize], tokens: &[Tokens], most: usize) -> usize {
     let mut count = 0;
     let mut sum = 0;
     for &i in order {
         sum += tokens[i].ids.len();
-        if sum > TOKENS_AT_ONCE {
+        if sum > most {
             break;
         }
         count += 1;

@@ -365,6 +365,38 @@ impl Graph {
         self.inner.borrow().inverses.get(&moved).copied()
     }
 
+    /// The number of its nodes.
+    pub fn len(&self) -> usize {
+        self.inner.borrow().nodes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn inputs(&self) -> Vec<Value> {
+        self.inner.borrow().inputs.clone()
+    }
+
+    pub(super) fn outputs(&self) -> Vec<Value> {
+        self.inner.borrow().outputs.clone()
+    }
+
+    /// Takes all nodes out, to be put back in another form.
+    pub(super) fn take_nodes(&self) -> Vec<Node> {
+        std::mem::take(&mut self.inner.borrow_mut().nodes)
+    }
+
+    pub(super) fn push_node(&self, node: Node) {
+        self.inner.borrow_mut().nodes.push(node);
+    }
+
+    /// A new value like `value`, of another type.
+    pub(super) fn another(&self, value: Value, data_type: DataType) -> Value {
+        let name = format!("v{}", self.inner.borrow().values.len());
+        self.value(name, data_type, self.shape(value))
+    }
+
     pub(super) fn nodes(&self) -> Vec<Node> {
         self.inner.borrow().nodes.clone()
     }

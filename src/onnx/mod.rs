@@ -4,6 +4,7 @@
 
 pub mod differentiate;
 pub mod graph;
+mod half;
 mod ops;
 pub use ops::own;
 pub mod proto;
@@ -11,6 +12,7 @@ pub mod shape;
 
 pub use differentiate::{Gradient, differentiate};
 pub use graph::{Graph, GraphError, Operators, Value};
+pub use half::lower;
 pub use shape::{DataType, Dim, Shape};
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ pub enum DataType {
     F32 = 1,
     I64 = 7,
     Bool = 9,
+    F16 = 10,
+    Bf16 = 16,
 }
 
 /// One dimension.

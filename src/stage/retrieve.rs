@@ -125,7 +125,8 @@ impl Retrieve {
 
     /// What one model finds, a row a query.
     fn found(&self, model: Side, queries: &[Query], corpus: &[Passage], context: &Context) -> Result<Vec<Retrieved>> {
-        let embedder = Embedder::open(context.input(model.port())?, &runtime(context, self.device)?)?.prompted(self.prompts.as_ref());
+        let embedder =
+            Embedder::open(context.input(model.port())?, &runtime(context, self.device)?)?.prompted(self.prompts.as_ref());
         let texts: Vec<String> = queries.iter().map(|q| q.text.clone()).collect();
         let total = (corpus.len() + queries.len()) as u64;
         let progress = |n: usize| context.progress(n as u64, total, "texts", format!("encoding with the {} model", model.name()));

@@ -20,6 +20,15 @@ pub enum Summing<'a> {
     Device(&'a mut device::Optimizer),
 }
 
+impl Summing<'_> {
+    fn loss_scale(&self) -> f32 {
+        match self {
+            Summing::Memory(_) => 1.0,
+            Summing::Device(optimizer) => optimizer.loss_scale(),
+        }
+    }
+}
+
 /// The graphs that embeddings go through part by part.
 pub struct Parts {
     forward: Trainable,
@@ -61,7 +70,7 @@ impl Parts {
         for (part, texts) in &parts {
             let upstream: Vec<f32> =
                 part.iter().flat_map(|&i| &upstream[i / rows][range(i % rows, dimensions)]).copied().collect();
-            let (_, outputs) = self.backward.run(&backward_inputs(texts, &upstream, dimensions))?;
+            let (_, outputs) = self.backward.run(backward_inputs(texts, &upstream, dimensions), sum.loss_scale())?;
             match &mut sum {
                 Summing::Memory(sum) => sum.add(&self.backward.gradients(&outputs, &shared.buffers)?),
                 Summing::Device(optimizer) => self.backward.add_to(optimizer, &outputs, &shared.buffers)?,

@@ -1,6 +1,8 @@
 //! The graphs of a training: from tokens to embeddings to a loss to the gradient of every weight, whole or in parts. All of them share
 //! the weights and the buffers that gradients are written into.
 
+use std::ops::Range;
+
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::data::Columns;
@@ -12,13 +14,14 @@ use crate::model::batch::Batch;
 use crate::model::builder::{Additions, Parameter};
 use crate::model::directory::ModelDirectory;
 use crate::model::sentence::{self, SentenceEncoder};
-use crate::onnx::{self, DataType, Graph, Operators, Value, differentiate};
+use crate::onnx::{self, DataType, Graph, Operators, Value, differentiate, lower};
 use crate::runtime::Runtime;
 use crate::runtime::session::Input;
 use crate::runtime::trainable::{Buffers, Outputs, Parameters, Trainable};
 use crate::shape;
 
 const LOSS: &str = "loss";
+const LOSS_SCALE: &str = "loss scale";
 const LABELS: &str = "labels";
 const EMBEDDINGS: &str = "embeddings";
 const UPSTREAM: &str = "upstream";
@@ -60,6 +63,8 @@ pub struct Shared {
     pub runtime: Runtime,
     /// Whether gradients stay on the device, for [`device::Optimizer`].
     pub stays: bool,
+    /// The type of half the width that products are computed in, if any.
+    pub half: Option<DataType>,
 }
 
 impl Shared {
@@ -103,11 +108,13 @@ pub struct Differentiated {
 }
 
 impl Differentiated {
-    /// Differentiates `value` and hands the graph to ONNX Runtime.
-    fn open(g: &Graph, value: Value, parameters: &[Parameter], shared: &mut Shared) -> Result<Self> {
+    /// Differentiates `value` and hands the graph to ONNX Runtime. Products of the nodes `exact` stay in single precision.
+    fn open(g: &Graph, value: Value, exact: Range<usize>, parameters: &[Parameter], shared: &mut Shared) -> Result<Self> {
         let trained: Vec<&Parameter> =
             parameters.iter().zip(&shared.weights).filter(|(_, weight)| weight.is_trained).map(|(p, _)| p).collect();
-        let gradients = differentiate(g, value, &trained.iter().map(|p| p.value).collect::<Vec<_>>())?;
+        let scaled =
+            if shared.half == Some(DataType::F16) { g.mul(value, g.input(LOSS_SCALE, DataType::F32, Vec::new())) } else { value };
+        let gradients = differentiate(g, scaled, &trained.iter().map(|p| p.value).collect::<Vec<_>>())?;
         g.output(LOSS, value);
         let mut free = vec![LOSS.to_owned()];
         let mut places = Vec::new();
@@ -134,6 +141,9 @@ impl Differentiated {
                 }
             });
         }
+        if let Some(half) = shared.half {
+            lower(g, half, &parameters.iter().map(|p| p.value).collect::<Vec<_>>(), exact);
+        }
         let rows = places.iter().filter_map(|place| if let Place::Rows { outputs, .. } = place { Some(outputs) } else { None });
         let kept = if shared.stays { rows.flatten().map(|(_, rows)| rows.clone()).collect() } else { Vec::new() };
         let graph = shared.open(g, free)?.keeping(kept);
@@ -141,8 +151,10 @@ impl Differentiated {
     }
 
     /// The value that was differentiated, and the outputs that hold gradients until the next run of a graph.
-    pub fn run(&mut self, inputs: &[Input]) -> Result<(f32, Outputs)> {
-        let outputs = self.graph.run(inputs)?;
+    /// The gradients are those of the value times `scale`, where it is differentiated in half precision.
+    pub fn run<'a>(&mut self, mut inputs: Vec<Input<'a>>, scale: &'a f32) -> Result<(f32, Outputs)> {
+        inputs.push(Input::floats(LOSS_SCALE, &[], std::slice::from_ref(scale)));
+        let outputs = self.graph.run(&inputs)?;
         let value = *outputs.floats(LOSS)?.1.first().context("the loss is empty")?;
         Ok((value, outputs))
     }
@@ -182,9 +194,10 @@ impl Differentiated {
 pub fn whole(task: &Task, shared: &mut Shared) -> Result<Differentiated> {
     let g = shared.graph();
     let sentence = shared.sentence(&g)?;
+    let encoder = g.len();
     let columns = sentence::columns(&g, sentence.embeddings, task.columns);
     let value = loss(&g, task, columns)?;
-    Differentiated::open(&g, value, &sentence.parameters, shared)
+    Differentiated::open(&g, value, encoder..g.len(), &sentence.parameters, shared)
 }
 
 /// From tokens to embeddings.
@@ -192,6 +205,9 @@ pub fn forward(shared: &mut Shared) -> Result<Trainable> {
     let g = shared.graph();
     let sentence = shared.sentence(&g)?;
     g.output(EMBEDDINGS, sentence.embeddings);
+    if let Some(half) = shared.half {
+        lower(&g, half, &sentence.parameters.iter().map(|p| p.value).collect::<Vec<_>>(), 0..0);
+    }
     shared.open(&g, vec![EMBEDDINGS.to_owned()])
 }
 
@@ -207,7 +223,7 @@ pub fn backward(shared: &mut Shared) -> Result<Differentiated> {
     let upstream = g.input(UPSTREAM, DataType::F32, g.shape(sentence.embeddings));
     // The gradient of this sum is the chain rule.
     let along = g.sum(g.sum(g.mul(sentence.embeddings, upstream), -1), 0);
-    Differentiated::open(&g, g.reshape(along, Vec::new()), &sentence.parameters, shared)
+    Differentiated::open(&g, g.reshape(along, Vec::new()), 0..0, &sentence.parameters, shared)
 }
 
 /// The inputs of a graph of [`backward`]; `upstream` is `[texts, dimensions]`.

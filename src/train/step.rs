@@ -16,7 +16,7 @@ use crate::model::builder::Parameter;
 use crate::model::directory::ModelDirectory;
 use crate::model::sentence;
 use crate::model::weights::Weights;
-use crate::onnx::Graph;
+use crate::onnx::{DataType, Graph, Operators};
 use crate::runtime::Runtime;
 use crate::runtime::precision::Precision;
 use crate::runtime::trainable::{Buffers, Outputs, Parameters};
@@ -91,7 +91,8 @@ impl Step {
     ) -> Result<Self> {
         let runtime = runtime.into();
         let targets = choice.lora.as_ref().map(Lora::targets).transpose()?;
-        let operators = choice.precision.operators();
+        choice.precision.check(&runtime.device)?;
+        let operators = choice.precision.operators(&runtime.device);
         let g = Graph::with(operators);
         let sentence = graphs::sentence(&g, directory, targets.as_ref())?;
         let dimensions = g.last(sentence.embeddings);
@@ -121,6 +122,7 @@ impl Step {
             buffers: Buffers::default(),
             dimensions,
             operators,
+            half: choice.precision.half(&runtime.device),
             runtime,
             stays: false,
         };
@@ -176,7 +178,7 @@ impl Step {
         trained.zip(values).try_for_each(|(weight, data)| self.shared.values.tensor_mut(&weight.name)?.write(data))
     }
 
-    /// From now on the gradients stay where the graphs run, and so do the moments of an AdamW that moves the weights there, each treated as
+    /// From now on the graphs, which are of released operators alone, leave the gradients where they run, and so do the moments of an AdamW that moves the weights there, each treated as
     /// told. [`Step::run`] adds gradients up, and [`Step::optimizer`] moves the weights, in place of [`Step::update`].
     ///
     /// # Errors
@@ -184,9 +186,17 @@ impl Step {
     pub fn stay(&mut self, settings: AdamW, treatments: &[Treatment]) -> Result<()> {
         let trained = self.shared.weights.iter().filter(|weight| weight.is_trained).zip(treatments);
         let weights = trained.map(|(weight, treatment)| (weight.name.as_str(), weight.shape.as_slice(), *treatment));
-        self.device = Some(device::Optimizer::new(settings, weights, &mut self.shared.values, &self.shared.runtime)?);
+        let optimizer = device::Optimizer::new(settings, weights, &mut self.shared.values, &self.shared.runtime)?;
+        self.device = Some(if self.shared.half == Some(DataType::F16) { optimizer.scaling_losses() } else { optimizer });
         self.shared.stays = true;
+        self.shared.operators = Operators::Released;
         Ok(())
+    }
+
+    /// Computes products in a type of half the width, as GPUs do, on any device.
+    #[cfg(test)]
+    pub fn multiply_in(&mut self, half: DataType) {
+        self.shared.half = Some(half);
     }
 
     /// The optimizer on the device, after [`Step::stay`].
@@ -222,7 +232,8 @@ impl Step {
         let texts = Batch::new(&batch.texts.concat(), &self.shared.directory.pooling);
         let mut inputs = texts.inputs();
         inputs.extend(graphs.names.inputs(batch));
-        let (loss, outputs) = graph.run(&inputs)?;
+        let scale = self.device.as_ref().map_or(1.0, device::Optimizer::loss_scale);
+        let (loss, outputs) = graph.run(inputs, &scale)?;
         if let Some(optimizer) = &mut self.device {
             graph.add_to(optimizer, &outputs, &self.shared.buffers)?;
         }

@@ -229,6 +229,10 @@ impl Training<'_> {
             loss += batch_loss / batches.len() as f64;
             tokens += batch_tokens;
             if !(batch_loss.is_finite() && grad_norm.is_finite()) {
+                // Half precision ran over: the same step again, with its losses scaled by less.
+                if batch_loss.is_finite() && self.step.optimizer().is_some_and(|optimizer| optimizer.overflowed()) {
+                    return self.advance(cancel, observer);
+                }
                 return self.diverged(batch, portion.epoch, portion.batches.start + number, batch_loss, grad_norm, observer);
             }
         }

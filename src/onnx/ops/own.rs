@@ -95,7 +95,8 @@ impl Graph {
 /// Recomputes the probabilities from the logarithm of their sum (Dao et al., "FlashAttention", 2022).
 pub fn attention(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Vec<Option<Piece>> {
     let (given, bias) = node.inputs.split_at(5);
-    let inputs: Vec<Value> = given.iter().chain(&node.outputs).copied().chain([first(g, dy)]).chain(bias.iter().copied()).collect();
+    let inputs: Vec<Value> =
+        given.iter().chain(&node.outputs).copied().chain([first(g, dy)]).chain(bias.iter().copied()).collect();
     let shape: Shape = g.shape(node.inputs[0]);
     // Without a bias, its gradient has no elements.
     let of_bias = bias.first().map_or_else(|| vec![Dim::Fixed(0)], |&bias| g.shape(bias));

@@ -77,8 +77,16 @@ impl Settings {
     fn check(&self, shapes: [(usize, usize); 3], starts: &[usize]) -> ort::Result<()> {
         let [(tokens, width), ..] = shapes;
         let ordered = starts.is_sorted() && starts.first() == Some(&0) && starts.last() == Some(&tokens);
-        if shapes.iter().any(|&shape| shape != (tokens, width)) || self.heads == 0 || !width.is_multiple_of(self.heads) || !ordered {
-            return Err(wrong(format!("queries, keys and values {shapes:?} do not fit {} heads and {} starts", self.heads, starts.len())));
+        if shapes.iter().any(|&shape| shape != (tokens, width))
+            || self.heads == 0
+            || !width.is_multiple_of(self.heads)
+            || !ordered
+        {
+            return Err(wrong(format!(
+                "queries, keys and values {shapes:?} do not fit {} heads and {} starts",
+                self.heads,
+                starts.len()
+            )));
         }
         Ok(())
     }

@@ -5,11 +5,13 @@
 //! so that a step is a few large operations instead of many small ones.
 
 mod gather;
+mod loss_scale;
 mod segments;
 
 use anyhow::{Context, Result};
 
 pub use gather::{Form, Gather};
+use loss_scale::LossScale;
 
 use super::optimizer::{AdamW, Treatment};
 use crate::onnx::{DataType, Graph, Value};
@@ -57,6 +59,8 @@ pub struct Optimizer {
     norm: f64,
     /// Whether the next gradients begin new sums.
     is_fresh: bool,
+    /// By which losses, and so gradients, are multiplied.
+    scale: Option<LossScale>,
     runtime: Runtime,
 }
 
@@ -102,7 +106,17 @@ impl Optimizer {
                 update.writes(&next(&named(what, number)), tensor)?;
             }
         }
-        Ok(Optimizer { settings, weights, groups, update, steps: 0, norm: 0.0, is_fresh: true, runtime: runtime.clone() })
+        Ok(Optimizer {
+            settings,
+            weights,
+            groups,
+            update,
+            steps: 0,
+            norm: 0.0,
+            is_fresh: true,
+            scale: None,
+            runtime: runtime.clone(),
+        })
     }
 
     /// Adds the gradients of a run, whose outputs these are, to those since the last step.
@@ -114,9 +128,27 @@ impl Optimizer {
         Ok(())
     }
 
-    /// The norm of the gradients since the last step together; no number when one of them is none.
+    /// Expects gradients of losses that are multiplied by [`Optimizer::loss_scale`].
+    #[must_use]
+    pub fn scaling_losses(mut self) -> Self {
+        self.scale = Some(LossScale::new());
+        self
+    }
+
+    /// What losses are multiplied by before they are differentiated.
+    pub fn loss_scale(&self) -> f32 {
+        self.scale.map_or(1.0, |scale| scale.factor() as f32)
+    }
+
+    /// The norm of the gradients since the last step together, of losses as they are; no number when one of them is none.
     pub fn norm(&self) -> f64 {
-        self.norm
+        self.norm / f64::from(self.loss_scale())
+    }
+
+    /// Gives gradients up that are no numbers. Says whether losses are scaled by less now, so that the same batches may have others.
+    pub fn overflowed(&mut self) -> bool {
+        self.forget();
+        self.scale.as_mut().is_some_and(LossScale::overflowed)
     }
 
     /// Gives the gradients since the last step up.
@@ -131,6 +163,10 @@ impl Optimizer {
     pub fn step(&mut self, lr: f64, clip: f32) -> Result<()> {
         self.steps += 1;
         self.is_fresh = true;
+        let clip = clip / self.loss_scale();
+        if let Some(scale) = &mut self.scale {
+            scale.passed();
+        }
         let AdamW { beta1, beta2, .. } = self.settings;
         let scale = (1.0 / (1.0 - beta2.powi(self.steps)).sqrt()) as f32;
         let factors: Vec<([String; 2], [f32; 2])> = self
