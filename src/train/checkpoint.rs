@@ -16,6 +16,7 @@ use safetensors::tensor::{Dtype, View};
 use safetensors::{SafeTensors, serialize_to_file};
 use serde::{Deserialize, Serialize};
 
+use super::device::LossScale;
 use super::progress::{Evaluation, Passed, Progress};
 
 /// How many stay.
@@ -52,6 +53,8 @@ pub struct Restored {
 struct Header {
     format: u32,
     evaluations: Vec<Evaluated>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    loss_scale: Option<LossScale>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -150,7 +153,11 @@ impl Header {
             score: text(&e.score),
             metrics: e.metrics.iter().map(|(name, figure)| (name.clone(), text(figure))).collect(),
         };
-        Header { format: FORMAT, evaluations: progress.evaluations.iter().map(evaluated).collect() }
+        Header {
+            format: FORMAT,
+            evaluations: progress.evaluations.iter().map(evaluated).collect(),
+            loss_scale: progress.loss_scale,
+        }
     }
 
     fn evaluations(self) -> Result<Vec<Evaluation>> {
@@ -229,7 +236,7 @@ fn restore(path: &Path, weights: &[(&str, usize)]) -> Result<Restored> {
         Ok(data.iter().map(|b| f32::from_le_bytes(*b)).collect())
     };
     let all = |part: &str| weights.iter().map(|(name, size)| floats(part, name, *size)).collect::<Result<Vec<_>>>();
-    let progress = Progress { steps: passed(&file)?, evaluations: header.evaluations()? };
+    let progress = Progress { steps: passed(&file)?, evaluations: header.evaluations()?, loss_scale: header.loss_scale };
     let best = if progress.evaluations.is_empty() { None } else { Some(all("best")?) };
     let moments = all("first")?.into_iter().zip(all("second")?).collect();
     Ok(Restored { weights: all("weight")?, moments, best, progress })
@@ -269,6 +276,7 @@ mod tests {
             progress: Progress {
                 steps: (0..steps).map(|s| Passed { loss: 0.1 * s as f64, lr: 1e-5, grad_norm: 0.3, tokens: s }).collect(),
                 evaluations: (1..steps).map(evaluation).collect(),
+                loss_scale: (steps > 2).then(LossScale::default),
             },
         }
     }

@@ -70,7 +70,8 @@ impl Parts {
         for (part, texts) in &parts {
             let upstream: Vec<f32> =
                 part.iter().flat_map(|&i| &upstream[i / rows][range(i % rows, dimensions)]).copied().collect();
-            let (_, outputs) = self.backward.run(backward_inputs(texts, &upstream, dimensions), sum.loss_scale())?;
+            let scale = sum.loss_scale();
+            let (_, outputs) = self.backward.run(backward_inputs(texts, &upstream, dimensions), &scale)?;
             match &mut sum {
                 Summing::Memory(sum) => sum.add(&self.backward.gradients(&outputs, &shared.buffers)?),
                 Summing::Device(optimizer) => self.backward.add_to(optimizer, &outputs, &shared.buffers)?,

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::device::LossScale;
+
 /// What a step came to; the same whether or not the training was interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Passed {
@@ -33,6 +35,8 @@ pub struct Progress {
     /// Of every step.
     pub steps: Vec<Passed>,
     pub evaluations: Vec<Evaluation>,
+    /// How losses in half precision are scaled.
+    pub loss_scale: Option<LossScale>,
 }
 
 impl Progress {

@@ -342,6 +342,7 @@ impl Training<'_> {
     /// Writes a checkpoint.
     fn keep(&mut self) -> Result<()> {
         let on_device = self.step.optimizer().map(|optimizer| optimizer.moments()).transpose()?;
+        self.progress.loss_scale = self.step.optimizer().and_then(|optimizer| optimizer.scale());
         let values = self.step.values()?;
         let names = self.step.parameters().map(|(name, _)| name);
         let moments: Vec<(&[f32], &[f32])> = match (&self.optimizer, &on_device) {
@@ -379,7 +380,7 @@ impl Training<'_> {
                 second.copy_from_slice(&kept.1);
             }
         } else if let Some(optimizer) = self.step.optimizer() {
-            optimizer.resume(steps, &restored.moments)?;
+            optimizer.resume(steps, &restored.moments, self.progress.loss_scale)?;
         }
         observer.resumed(&self.progress, self.plan.total());
         Ok(())

@@ -1,5 +1,7 @@
 //! The factor of losses in half precision, in which gradients of 6e-8 and less would be 0 (Micikevicius et al., "Mixed Precision Training", 2018).
 
+use serde::{Deserialize, Serialize};
+
 /// What it begins with, and where it ends.
 const FIRST: f64 = 65536.0;
 const LARGEST: f64 = 16_777_216.0;
@@ -7,18 +9,21 @@ const LARGEST: f64 = 16_777_216.0;
 const PATIENCE: u32 = 2000;
 
 /// See the [module](self). Powers of two, so that dividing by it is exact.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LossScale {
     factor: f64,
     /// Steps since it changed.
     steps: u32,
 }
 
-impl LossScale {
-    pub fn new() -> Self {
+impl Default for LossScale {
+    fn default() -> Self {
         LossScale { factor: FIRST, steps: 0 }
     }
+}
 
+impl LossScale {
     pub fn factor(self) -> f64 {
         self.factor
     }
@@ -45,7 +50,7 @@ mod tests {
 
     #[test]
     fn halves_at_once_and_doubles_after_2000_steps() {
-        let mut scale = LossScale::new();
+        let mut scale = LossScale::default();
         assert!(scale.overflowed() && scale.overflowed());
         assert_eq!(scale.factor(), 16384.0);
         (0..1999).for_each(|_| scale.passed());

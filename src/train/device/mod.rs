@@ -11,7 +11,7 @@ mod segments;
 use anyhow::{Context, Result};
 
 pub use gather::{Form, Gather};
-use loss_scale::LossScale;
+pub use loss_scale::LossScale;
 
 use super::optimizer::{AdamW, Treatment};
 use crate::onnx::{DataType, Graph, Value};
@@ -131,8 +131,13 @@ impl Optimizer {
     /// Expects gradients of losses that are multiplied by [`Optimizer::loss_scale`].
     #[must_use]
     pub fn scaling_losses(mut self) -> Self {
-        self.scale = Some(LossScale::new());
+        self.scale = Some(LossScale::default());
         self
+    }
+
+    /// How losses are scaled, when they are.
+    pub fn scale(&self) -> Option<LossScale> {
+        self.scale
     }
 
     /// What losses are multiplied by before they are differentiated.
@@ -206,12 +211,14 @@ impl Optimizer {
         Ok(moments)
     }
 
-    /// Goes on after `steps` steps with these moments of every weight.
+    /// Goes on after `steps` steps with these moments of every weight, and losses scaled like this.
     ///
     /// # Errors
     /// They do not fit the weights, or the device does not answer.
-    pub fn resume(&mut self, steps: i32, moments: &[(Vec<f32>, Vec<f32>)]) -> Result<()> {
+    pub fn resume(&mut self, steps: i32, moments: &[(Vec<f32>, Vec<f32>)], scale: Option<LossScale>) -> Result<()> {
         self.steps = steps;
+        // A checkpoint of other precision has none.
+        self.scale = self.scale.map(|first| scale.unwrap_or(first));
         for group in &mut self.groups {
             let (mut first, mut second) = (Vec::with_capacity(group.size), Vec::with_capacity(group.size));
             for &member in &group.members {

@@ -103,7 +103,7 @@ fn ten_steps_are_those_of_the_optimizer_in_memory() {
                 // What a checkpoint holds is all there is.
                 let moments = device.moments().unwrap();
                 device = Optimizer::new(AdamW::default(), WEIGHTS.into_iter(), &mut parameters, &runtime).unwrap();
-                device.resume(5, &moments).unwrap();
+                device.resume(5, &moments, None).unwrap();
                 gather = device.gather(&forms, &buffers).unwrap();
             }
         }
