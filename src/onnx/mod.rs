@@ -4,6 +4,7 @@
 
 pub mod differentiate;
 pub mod graph;
+pub mod import;
 mod memory;
 mod ops;
 pub use ops::own::{Attention, Dropout};

@@ -201,6 +201,11 @@ impl Size {
 
 /// The bytes that the values of the graph of [`whole`] take at most, besides weights and their gradients.
 pub fn peak(task: &Task, shared: &Shared, size: &Size) -> Result<u64> {
+    Ok(outline(task, shared)?.peak(&|symbol| size.of(symbol)))
+}
+
+/// The graph of [`whole`] that nothing runs.
+pub fn outline(task: &Task, shared: &Shared) -> Result<Graph> {
     let g = shared.graph();
     let sentence = shared.sentence(&g)?;
     let columns = sentence::columns(&g, sentence.embeddings, task.columns);
@@ -214,7 +219,7 @@ pub fn peak(task: &Task, shared: &Shared, size: &Size) -> Result<u64> {
             onnx::Gradient::Zero => {}
         }
     }
-    Ok(g.peak(&|symbol| size.of(symbol)))
+    Ok(g)
 }
 
 /// From tokens to embeddings.

@@ -22,4 +22,8 @@ pub use progress::Evaluation;
 pub use trainer::{Settings, Trained, train};
 
 #[cfg(test)]
+mod imported_tests;
+#[cfg(test)]
+mod partial_tests;
+#[cfg(test)]
 mod reference_tests;

@@ -298,3 +298,38 @@ fn parts_of_a_batch_give_the_gradients_of_the_whole() {
         println!("{loss}: worst deviation of a gradient {worst:.1e}");
     }
 }
+
+/// The most memory the process has had since the last call, in MiB.
+#[cfg(target_os = "linux")]
+fn peak() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() / 1024
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "measures memory, so it must run alone, and takes a minute"]
+fn a_batch_of_a_thousand_pairs_needs_the_memory_of_a_part() {
+    let directory = ModelDirectory::open(&minilm()).unwrap();
+    let initial = Weights::read(&directory.weights()).unwrap();
+    let tokenizer = Tokenizer::open(&directory.path, directory.max_seq_length).unwrap();
+    let set = DataSet { name: "pairs".into(), rows: pairs(1024), loss: serde_json::from_str(r#"{"name": "mnrl"}"#).unwrap() };
+    let sampling = Sampling { batch_size: 1024, sampler: None, mixing: Mixing::default() };
+    let data = Data::new(&[set], &tokenizer, &directory.prompts, sampling).unwrap();
+    let choice = Choice { mini_batch_tokens: 2048, precision: Precision::Fp32, ..Choice::default() };
+    let mut step = Step::new(&directory, &initial, &data.tasks(), &choice, &downloads()).unwrap();
+    let mut peaks = Vec::new();
+    for rows in [128, 128, 256, 512, 1024] {
+        peak();
+        let columns = data.columns(&Batch { set: 0, rows: (0..rows).collect() }).unwrap();
+        let started = std::time::Instant::now();
+        let run = step.run(0, &columns, 0).unwrap();
+        step.update(&run, |_, _| ()).unwrap();
+        peaks.push(peak());
+        println!("{rows} pairs, {} tokens: {} MiB, {:.1} s", run.tokens, peaks[peaks.len() - 1], started.elapsed().as_secs_f64());
+    }
+    // Embeddings and similarities of 1,024 pairs are some 30 MiB.
+    assert!(peaks[4] < peaks[1] + 150, "{peaks:?}");
+}

@@ -214,6 +214,13 @@ impl Step {
         (weights.iter().map(size).sum(), weights.iter().filter(|weight| weight.is_trained).map(size).sum())
     }
 
+    /// The nodes of the graph of data set `set`.
+    #[cfg(test)]
+    pub fn nodes(&self, set: usize) -> Result<usize> {
+        let task = self.task_of.get(set).and_then(|&task| self.tasks.get(task)).context("the task of a data set is not there")?;
+        Ok(graphs::outline(&task.task, &self.shared)?.count())
+    }
+
     /// The bytes that the values of a batch of data set `set` take at most, when it goes through the model as a whole.
     ///
     /// # Errors

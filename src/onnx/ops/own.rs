@@ -136,8 +136,10 @@ pub fn add_layer_norm(g: &Graph, node: &Node, dy: &[Option<Value>], _: &[bool]) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::onnx::Operators;
     use crate::onnx::finite_differences::{check_with, run};
+    use crate::onnx::{Gradient, Operators, differentiate};
+    use crate::runtime::session::{Input, Session};
+    use crate::runtime::testing::downloads;
     use crate::shape;
 
     const OWN: Operators = Operators::Own { bf16: false };
@@ -183,5 +185,32 @@ mod tests {
             run(&g, &[("x", &[5, 40], &x), ("w", &[3, 40], &w), ("b", &[3], &b)])
         });
         assert_eq!(outputs[0], outputs[1]);
+    }
+
+    #[test]
+    fn the_gradient_of_dropout_leaves_out_the_same_elements() {
+        let g = Graph::with(Operators::Own { bf16: false });
+        let x = g.input("x", DataType::F32, shape!["n", 64]);
+        let seed = g.input("seed", DataType::I64, shape![1]);
+        let y = g.dropout(x, Dropout { seed, site: 3, probability: 0.25 });
+        let loss = g.mean_all(y);
+        let Gradient::Dense(dx) = differentiate(&g, loss, &[x]).unwrap()[0].clone() else { panic!("it is dense") };
+        g.output("y", y);
+        g.output("dx", dx);
+        let mut session = Session::from_model(&g.to_model().unwrap(), &downloads()).unwrap();
+        let ones = vec![1.0; 50 * 64];
+        let mut run = |seed: i64| {
+            let seed = [seed];
+            let inputs = [Input::floats("x", &[50, 64], &ones), Input::integers("seed", &[1], &seed)];
+            session.run(&inputs).unwrap().into_iter().map(|(_, data)| data).collect::<Vec<_>>()
+        };
+        let found = run(7);
+        assert!(found[0].iter().all(|&y| y == 0.0 || (y - 4.0 / 3.0).abs() < 1e-6));
+        let kept = found[0].iter().filter(|&&y| y > 0.0).count() as f64 / ones.len() as f64;
+        assert!((kept - 0.75).abs() < 0.03, "{kept}");
+        let scale = 1.0 / ones.len() as f32;
+        assert!(found[0].iter().zip(&found[1]).all(|(y, dx)| (y * scale - dx).abs() < 1e-9));
+        assert_eq!(run(7), found);
+        assert_ne!(run(8), found);
     }
 }
