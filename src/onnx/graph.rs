@@ -155,7 +155,7 @@ impl Graph {
 
     /// Whether operators of retune's own may be used.
     pub fn own(&self) -> bool {
-        self.inner.borrow().operators != Operators::Released && std::env::var_os("OWNALL").is_some()
+        self.inner.borrow().operators != Operators::Released
     }
 
     /// Whether matrix products may round their factors to bfloat16.
@@ -371,6 +371,15 @@ impl Graph {
 
     pub(super) fn inverse_of(&self, moved: Value) -> Option<Inverse> {
         self.inner.borrow().inverses.get(&moved).copied()
+    }
+
+    /// The number of nodes.
+    pub fn count(&self) -> usize {
+        self.inner.borrow().nodes.len()
+    }
+
+    pub(super) fn outputs(&self) -> Vec<Value> {
+        self.inner.borrow().outputs.clone()
     }
 
     pub(super) fn nodes(&self) -> Vec<Node> {

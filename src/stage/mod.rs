@@ -11,6 +11,7 @@ mod chunk;
 mod command;
 mod compare;
 mod evaluate;
+mod examples;
 mod externals;
 mod generate;
 mod judge;

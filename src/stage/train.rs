@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use super::externals::onnx_runtime;
-use super::prompts;
 use super::{Context, External, Outcome, OutputPort, ParameterError, Port, Stage, StageKind, Surroundings, configure, schema};
 use crate::artifact::{Judgements, Kind};
 use crate::model::card::Card;

@@ -105,7 +105,7 @@ fn gradients(directory: &ModelDirectory, weights: &Weights) -> Gradients {
     let data = data(directory);
     let mut step = step(directory, weights, &data);
     let names: Vec<(String, Vec<usize>)> = step.parameters().map(|(n, s)| (n.to_owned(), s.to_vec())).collect();
-    let run = step.run(0, &data.columns(&Batch { set: 0, rows: vec![0, 1] }).unwrap()).unwrap();
+    let run = step.run(0, &data.columns(&Batch { set: 0, rows: vec![0, 1] }).unwrap(), 0).unwrap();
     let found = step.update(&run, |_, gradients| {
         let whole = |(gradient, (name, shape)): (&Gradient, (String, Vec<usize>))| {
             let data = match gradient {
@@ -186,7 +186,7 @@ fn what_was_trained_is_exported_and_imported_again() {
     let mut optimizer = Optimizer::new(AdamW::default(), step.parameters());
     let mut losses = Vec::new();
     for _ in 0..3 {
-        let run = step.run(0, &data.columns(&Batch { set: 0, rows: vec![0, 1] }).unwrap()).unwrap();
+        let run = step.run(0, &data.columns(&Batch { set: 0, rows: vec![0, 1] }).unwrap(), 0).unwrap();
         losses.push(run.loss);
         step.update(&run, |weights, gradients| optimizer.step(2e-5, 1.0, weights, gradients)).unwrap();
     }

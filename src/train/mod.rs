@@ -6,6 +6,7 @@ mod gradcache;
 pub mod graphs;
 pub mod lora;
 pub mod loss;
+pub mod memory;
 pub mod optimizer;
 pub mod plan;
 pub mod progress;
@@ -22,5 +23,7 @@ pub use trainer::{Settings, Trained, train};
 
 #[cfg(test)]
 mod imported_tests;
+#[cfg(test)]
+mod partial_tests;
 #[cfg(test)]
 mod reference_tests;

@@ -109,6 +109,22 @@ impl Gradient<'_> {
         blocks.iter().sum()
     }
 
+    /// All elements of the gradient of a weight of `size` elements.
+    #[cfg(test)]
+    pub fn to_dense(&self, size: usize) -> Vec<f32> {
+        match self {
+            Gradient::Dense(data) => data.to_vec(),
+            Gradient::Rows(rows) => {
+                let mut dense = vec![0.0; size];
+                for (entry, at) in &rows.index {
+                    let row = &rows.data[at * rows.width..(at + 1) * rows.width];
+                    dense[entry * rows.width..(entry + 1) * rows.width].copy_from_slice(row);
+                }
+                dense
+            }
+        }
+    }
+
     /// Its Euclidean norm.
     pub fn norm(&self) -> f64 {
         self.squares().sqrt()

@@ -2,7 +2,7 @@
 
 use super::super::differentiate::Piece;
 use super::super::graph::{Graph, Node, Value};
-use super::super::proto::MICROSOFT;
+use super::super::proto::{MICROSOFT, OWN};
 use super::super::shape::{DataType, show};
 use super::{dense, first};
 
@@ -85,7 +85,7 @@ impl Graph {
 
     /// `x · Φ(x)`, exact (by the error function), as `torch.nn.GELU()`.
     pub fn gelu(&self, x: Value) -> Value {
-        self.unary("Gelu", MICROSOFT, x)
+        self.unary("Gelu", if self.own() { OWN } else { MICROSOFT }, x)
     }
 
     /// GELU as `torch.nn.GELU("tanh")` approximates it: `x/2 · (1 + tanh(√(2/π)·(x + 0.044715·x³)))`.

@@ -38,7 +38,6 @@ pub fn rotary(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> 
 mod tests {
     use super::*;
     use crate::onnx::finite_differences::{check, run};
-    use crate::shape;
 
     fn tables(g: &Graph) -> (Value, Value, Value) {
         let angles: [f32; 6] = [0.0, 0.0, 1.0, 0.1, 2.0, 0.2];
