@@ -34,8 +34,6 @@ struct Shown {
     bar: ProgressBar,
     started: Instant,
     said: Instant,
-    /// How far it was when it was first told, and when: one that was resumed does not begin at 0.
-    first: Option<(u64, Instant)>,
 }
 
 impl Console {
@@ -79,7 +77,7 @@ impl Console {
             bar.enable_steady_tick(Duration::from_millis(120));
         }
         let now = Instant::now();
-        self.stages().insert(stage.to_owned(), Shown { bar, started: now, said: now, first: None });
+        self.stages().insert(stage.to_owned(), Shown { bar, started: now, said: now });
     }
 
     fn stages(&self) -> std::sync::MutexGuard<'_, HashMap<String, Shown>> {
@@ -89,10 +87,6 @@ impl Console {
     fn progress(&self, stage: &str, progress: &Progress) {
         let mut stages = self.stages();
         let Some(shown) = stages.get_mut(stage) else { return };
-        let (from, since) = *shown.first.get_or_insert_with(|| match progress.done {
-            0 | 1 => (0, shown.started),
-            done => (done, Instant::now()),
-        });
         if self.terminal {
             if progress.total > 0 && shown.bar.length() != Some(progress.total) {
                 shown.bar.set_length(progress.total);
@@ -101,14 +95,14 @@ impl Console {
             shown.bar.set_position(progress.done);
             shown.bar.set_message(match progress.total {
                 0 => progress.message.clone(),
-                _ => format!("{}  {}  {}", progress.unit, progress.message, left(progress, from, since)),
+                _ => format!("{}  {}  {}", progress.unit, progress.message, left(progress, shown.started)),
             });
         } else if shown.said.elapsed() >= SILENCE {
             shown.said = Instant::now();
             let text = match progress.total {
                 0 => progress.message.clone(),
                 total => {
-                    let left = left(progress, from, since);
+                    let left = left(progress, shown.started);
                     format!("{}/{total} {}  {}  {left}", progress.done, progress.unit, progress.message)
                 }
             };
@@ -154,13 +148,13 @@ impl Observer for Console {
     }
 }
 
-/// The time left, from the time since it was at `from`.
-fn left(progress: &Progress, from: u64, since: Instant) -> String {
-    if progress.done <= from || progress.done >= progress.total {
+/// The time left, from the time so far.
+fn left(progress: &Progress, started: Instant) -> String {
+    if progress.done == 0 || progress.done >= progress.total {
         return String::new();
     }
-    let each = since.elapsed().as_secs_f64() / (progress.done - from) as f64;
-    format!("{} left", seconds(each * (progress.total - progress.done) as f64))
+    let share = progress.done as f64 / progress.total as f64;
+    format!("{} left", seconds(started.elapsed().as_secs_f64() * (1.0 - share) / share))
 }
 
 fn spinner() -> ProgressStyle {

@@ -19,7 +19,7 @@ pub struct Card {
     pub best: Option<usize>,
     pub dimensions: usize,
     pub max_seq_length: usize,
-    /// `mean`, `cls`, `mean + max`.
+    /// `mean` or `cls`.
     pub pooling: String,
     pub normalize: bool,
 }

@@ -6,16 +6,14 @@ use std::sync::Mutex;
 use anyhow::{Context, Result, anyhow, ensure};
 use ndarray::Array2;
 
-use super::batch::Batch;
 use super::directory::ModelDirectory;
-use super::prompts::{OtherPrompts, Prompts};
 use super::sentence::embedding_model;
 use super::tokenizer::{Tokenizer, Tokens};
 use super::weights::Weights;
 use crate::cancel::Cancel;
 use crate::runtime::session::Session;
 
-/// Tokens that are encoded at once. More does not make a processor faster, but takes more memory.
+/// Tokens, padding included, that are encoded at once. More does not make a processor faster, but takes more memory.
 const TOKENS_AT_ONCE: usize = 4096;
 
 /// A model, opened for encoding.
@@ -46,23 +44,9 @@ impl Embedder {
         Ok(Embedder { directory, tokenizer, session: Mutex::new(session) })
     }
 
-    /// With other prompts than the model's own, where there are any.
-    #[must_use]
-    pub fn prompted(mut self, other: Option<&OtherPrompts>) -> Self {
-        if let Some(other) = other {
-            self.directory.prompts = self.directory.prompts.clone().replaced(other);
-        }
-        self
-    }
-
-    /// What goes before texts.
-    pub fn prompts(&self) -> &Prompts {
-        &self.directory.prompts
-    }
-
     /// The length of a vector.
     pub fn dimensions(&self) -> usize {
-        self.directory.dimensions()
+        self.directory.config.hidden_size
     }
 
     /// Texts are cut after this many tokens.
@@ -70,55 +54,25 @@ impl Embedder {
         self.directory.max_seq_length
     }
 
-    /// How many of `documents` are longer, with their prompt, than the model's `max_seq_length` and so are cut.
+    /// How many of `texts` are longer than the model's `max_seq_length` and so are cut.
     ///
     /// # Errors
     /// The tokenizer fails.
-    pub fn truncated(&self, documents: &[String]) -> Result<usize> {
-        Ok(self.tokens(self.prompts().document(), documents)?.iter().filter(|t| t.truncated).count())
+    pub fn truncated(&self, texts: &[String]) -> Result<usize> {
+        Ok(self.tokens(texts)?.iter().filter(|t| t.truncated).count())
     }
 
-    fn tokens(&self, prompt: &str, texts: &[String]) -> Result<Vec<Tokens>> {
-        self.tokenizer.encode_prompted(prompt, &texts.iter().map(String::as_str).collect::<Vec<_>>())
+    fn tokens(&self, texts: &[String]) -> Result<Vec<Tokens>> {
+        self.tokenizer.encode(&texts.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// [`Embedder::encode_prompted`] with the model's prompt for queries.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn encode_queries(&self, texts: &[String], cancel: &Cancel, progress: &dyn Fn(usize)) -> Result<Array2<f32>> {
-        self.encode_prompted(self.prompts().query(), texts, cancel, progress)
-    }
-
-    /// [`Embedder::encode_prompted`] with the model's prompt for documents.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn encode_documents(&self, texts: &[String], cancel: &Cancel, progress: &dyn Fn(usize)) -> Result<Array2<f32>> {
-        self.encode_prompted(self.prompts().document(), texts, cancel, progress)
-    }
-
-    /// [`Embedder::encode_prompted`] with the prompt that the model has for all texts, if it has one.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn encode(&self, texts: &[String], cancel: &Cancel, progress: &dyn Fn(usize)) -> Result<Array2<f32>> {
-        self.encode_prompted(self.prompts().plain(), texts, cancel, progress)
-    }
-
-    /// Vectors of `texts`, each with `prompt` before it, one row each `[texts, dimensions]`, L2-normalised when the model has a Normalize
-    /// module. `progress` is told how many texts are done.
+    /// Vectors of `texts`, one row each `[texts, dimensions]`, L2-normalised when the model has a Normalize module.
+    /// `progress` is told how many texts are done.
     ///
     /// # Errors
     /// ONNX Runtime fails, or `cancel` is set.
-    pub fn encode_prompted(
-        &self,
-        prompt: &str,
-        texts: &[String],
-        cancel: &Cancel,
-        progress: &dyn Fn(usize),
-    ) -> Result<Array2<f32>> {
-        let tokens = self.tokens(prompt, texts)?;
+    pub fn encode(&self, texts: &[String], cancel: &Cancel, progress: &dyn Fn(usize)) -> Result<Array2<f32>> {
+        let tokens = self.tokens(texts)?;
         let mut order: Vec<usize> = (0..texts.len()).collect();
         // Texts of like length together, so that little is padded.
         order.sort_by_key(|&i| (tokens[i].ids.len(), i));
@@ -129,7 +83,7 @@ impl Embedder {
             cancel.check()?;
             let count = fitting(rest, &tokens);
             let (now, later) = rest.split_at(count);
-            let batch = Batch::new(&now.iter().map(|&i| &tokens[i]).collect::<Vec<_>>(), &self.directory.pooling);
+            let batch = self.tokenizer.batch(&now.iter().map(|&i| &tokens[i]).collect::<Vec<_>>(), self.directory.pooling);
             let (shape, data) = session.run(&batch.inputs())?.pop().context("the encoder has no output")?;
             ensure!(shape == [count, self.dimensions()], "the encoder gave shape {shape:?}");
             for (&i, row) in now.iter().zip(data.chunks_exact(self.dimensions())) {
@@ -145,12 +99,7 @@ impl Embedder {
 /// How many of the texts, sorted by length, fit into one batch; at least one.
 fn fitting(order: &[usize], tokens: &[Tokens]) -> usize {
     let mut count = 0;
-    let mut sum = 0;
-    for &i in order {
-        sum += tokens[i].ids.len();
-        if sum > TOKENS_AT_ONCE {
-            break;
-        }
+    while count < order.len() && (count + 1) * tokens[order[count]].ids.len() <= TOKENS_AT_ONCE {
         count += 1;
     }
     count.max(1)

@@ -4,15 +4,12 @@
 
 pub mod differentiate;
 pub mod graph;
-pub mod import;
-mod memory;
 mod ops;
-pub use ops::own::{Attention, Dropout};
 pub mod proto;
 pub mod shape;
 
 pub use differentiate::{Gradient, differentiate};
-pub use graph::{Graph, GraphError, Operators, Value};
+pub use graph::{Graph, GraphError, Value};
 pub use shape::{DataType, Dim, Shape};
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{SessionInputValue, SessionInputs};
 use ort::value::{DynValue, Tensor, TensorElementType};
 
-use super::{library, operators};
+use super::library;
 
 /// Loads ONNX Runtime, once a process.
 ///
@@ -34,8 +34,7 @@ pub fn environment(downloads: &Path) -> Result<Environment> {
     Ok(environment)
 }
 
-/// A session of ort's own kind for `model`, a serialized ONNX model. With `RETUNE_PROFILE` set, ONNX Runtime writes what each operator took
-/// to a file whose name begins with its value, when the session ends.
+/// A session of ort's own kind for `model`, a serialized ONNX model.
 pub(super) fn commit(model: &[u8], downloads: &Path) -> Result<ort::session::Session> {
     let environment = environment(downloads)?;
     let fail = |e: String| anyhow!("ONNX Runtime refuses the graph: {e}");
@@ -43,11 +42,6 @@ pub(super) fn commit(model: &[u8], downloads: &Path) -> Result<ort::session::Ses
     let builder = builder.with_optimization_level(GraphOptimizationLevel::All).map_err(|e| fail(e.to_string()))?;
     // What fails is returned as an error; a line on the terminal besides would only tear a progress bar.
     let builder = builder.with_log_level(LogLevel::Fatal).map_err(|e| fail(e.to_string()))?;
-    let builder = match std::env::var_os("RETUNE_PROFILE").filter(|v| !v.is_empty()) {
-        Some(prefix) => builder.with_profiling(Path::new(&prefix)).map_err(|e| fail(e.to_string()))?,
-        None => builder,
-    };
-    let builder = builder.with_operators(operators::domain()?).map_err(|e| fail(e.to_string()))?;
     // Idle threads that spin take the processor from rayon's, which prepare batches and update weights between runs.
     let mut builder = builder.with_config_entry("session.intra_op.allow_spinning", "0").map_err(|e| fail(e.to_string()))?;
     builder.commit_from_memory(model).map_err(|e| fail(e.to_string()))
@@ -103,24 +97,18 @@ impl Session {
         Ok(Session { inner: commit(model, downloads)? })
     }
 
-    /// Runs the graph on `inputs`, of which it may not want all; returns the float outputs in the graph's order, each with its shape.
+    /// Runs the graph; returns the float outputs in the graph's order, each with its shape.
     ///
     /// # Errors
     /// An input does not fit, or an operator fails.
     pub fn run(&mut self, inputs: &[Input]) -> Result<Vec<(Vec<usize>, Vec<f32>)>> {
         let values = inputs
             .iter()
-            .filter(|input| has_input(&self.inner, input.name))
             .map(|input| Ok((input.name.into(), SessionInputValue::from(input.tensor()?))))
             .collect::<Result<Vec<(std::borrow::Cow<str>, SessionInputValue)>>>()?;
         let outputs = self.inner.run(SessionInputs::from(values)).context("ONNX Runtime failed to run the graph")?;
         (0..outputs.len()).map(|i| floats(&outputs[i])).collect()
     }
-}
-
-/// Whether the graph of `session` has the input `name`.
-pub(super) fn has_input(session: &ort::session::Session, name: &str) -> bool {
-    session.inputs().iter().any(|input| input.name() == name)
 }
 
 /// Shape and elements of a float tensor.

@@ -11,7 +11,6 @@ mod chunk;
 mod command;
 mod compare;
 mod evaluate;
-mod examples;
 mod externals;
 mod generate;
 mod judge;
@@ -19,7 +18,6 @@ mod load;
 mod mine;
 mod model;
 mod project;
-mod prompts;
 mod retrieve;
 #[cfg(test)]
 mod testing;
