@@ -156,7 +156,7 @@ fn ctrl_c_loses_no_step_and_a_damaged_checkpoint_one_stretch() {
     assert!(told.contains("is damaged and not used"), "{told}");
     assert!(told.contains("resumed at step "), "{told}");
     let resumed = resumed(&project).unwrap();
-    assert!(resumed < last && resumed % 20 == 0, "{resumed} of {last}");
+    assert!(resumed < last && resumed.is_multiple_of(20), "{resumed} of {last}");
     assert_eq!(steps(&project.runs().pop().unwrap())[0], resumed + 1);
 }
 

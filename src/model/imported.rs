@@ -16,6 +16,9 @@ use crate::onnx::import::{ImportError, OnnxFile, Port};
 use crate::onnx::{DataType, Dim, Graph, Value};
 use crate::shape;
 
+/// Name, shape and elements of a weight.
+pub type NamedTensor = (String, Vec<usize>, Vec<f32>);
+
 /// Where the file may lie.
 const FILES: [&str; 2] = ["onnx/model.onnx", "model.onnx"];
 /// Outputs that exporters give token vectors, and vectors of whole texts.
@@ -128,7 +131,7 @@ impl Imported {
     }
 
     /// The weights by name, in the order of use.
-    fn weights(&self) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>, ModelError> {
+    fn weights(&self) -> Result<Vec<NamedTensor>, ModelError> {
         let tensors = self.file.weights(&self.output).map_err(refused)?;
         let floats = |(name, tensor): (String, crate::onnx::import::tensor::Tensor)| match tensor.data {
             Data::Floats(data) => Some((name, tensor.dims, data)),
@@ -177,7 +180,7 @@ impl Encoder for Imported {
 ///
 /// # Errors
 /// As [`Imported::open`].
-pub fn weights(path: &Path) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>, ModelError> {
+pub fn weights(path: &Path) -> Result<Vec<NamedTensor>, ModelError> {
     Imported::open(path)?.weights()
 }
 

@@ -125,9 +125,9 @@ mod tests {
             vec![Dim::Unknown(7), "seq".into(), 32.into()]
         );
         assert_eq!(to(shape![4, 6], &[int(-1)]), shape![24]);
-        assert!(reshaped(&shape![4], &[int(-1), int(-1)], false, || Dim::Unknown(1)).is_err());
-        assert!(reshaped(&shape![4], &[int(-2)], false, || Dim::Unknown(1)).is_err());
-        assert!(reshaped(&shape![0], &[int(-1), int(0)], true, || Dim::Unknown(1)).is_ok());
+        assert!(reshaped(&[4].map(Dim::from), &[int(-1), int(-1)], false, || Dim::Unknown(1)).is_err());
+        assert!(reshaped(&[4].map(Dim::from), &[int(-2)], false, || Dim::Unknown(1)).is_err());
+        assert!(reshaped(&[0].map(Dim::from), &[int(-1), int(0)], true, || Dim::Unknown(1)).is_ok());
     }
 
     #[test]

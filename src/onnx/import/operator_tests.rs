@@ -249,7 +249,7 @@ fn refused(bytes: &[u8]) -> String {
         let loss = g.mean_all(y);
         Ok(differentiate(&g, loss, &[x]).map_err(|e| e.to_string()))
     };
-    let name = |e: ImportError| e.to_string().replace(|c: char| c == '\n', " ");
+    let name = |e: ImportError| e.to_string().replace('\n', " ");
     let text = match open(bytes).and_then(import) {
         Err(e) => name(e),
         Ok(Err(text)) => text,
