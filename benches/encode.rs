@@ -92,7 +92,7 @@ fn main() {
     if fastembed.is_some() {
         println!(
             "fastembed runs `onnx/model.onnx` of retune's own export as a custom model, since its hub need not be reachable, in batches of 32, \
-             which suit it better here than its default of 256"
+             as sentence-transformers"
         );
     }
 }
@@ -109,7 +109,7 @@ fn job(texts: &Texts, folder: &Path) -> Job {
         model,
         export: target,
         max_seq_length: directory.max_seq_length,
-        dimensions: directory.config.hidden_size,
+        dimensions: directory.dimensions(),
         texts: texts.passages.iter().take(PASSAGES).chain(texts.queries.iter().take(QUERIES)).cloned().collect(),
     }
 }

@@ -19,6 +19,7 @@ use common::{Arguments, scratch, table, time};
 use retune::artifact::Example;
 use retune::cancel::Cancel;
 use retune::model::builder::Dropout;
+use retune::model::builder::Dropout;
 use retune::model::catalogue;
 use retune::model::directory::ModelDirectory;
 use retune::model::prompts::Prompts;
@@ -50,29 +51,40 @@ struct Setting {
     negative: bool,
     batch_size: usize,
     train: Selection,
+    /// `None` is the model's own.
+    dropout: Option<f32>,
 }
 
 fn settings() -> Vec<Setting> {
-    let triplet = |name, title, train| Setting {
+    let triplet = |name, title, train, dropout| Setting {
         name,
         title,
         loss: json!({ "name": "triplet", "margin": 5.0 }),
         negative: true,
         batch_size: 8,
         train,
+        dropout,
     };
+    let no_embeddings = Selection::Except(vec!["embeddings".into()]);
     vec![
-        triplet("triplet", "triplet loss, batch 8", Selection::All),
+        triplet("triplet", "triplet loss, batch 8, without dropout", Selection::All, Some(0.0)),
         Setting {
             name: "mnrl",
-            title: "multiple negatives ranking loss, batch 32",
+            title: "multiple negatives ranking loss, batch 32, without dropout",
             loss: json!({ "name": "mnrl", "scale": 20.0 }),
             negative: false,
             batch_size: 32,
             train: Selection::All,
+            dropout: Some(0.0),
         },
-        triplet("no-embeddings", "triplet loss, batch 8, embeddings frozen", Selection::Except(vec!["embeddings".into()])),
-        triplet("last-layers", "triplet loss, batch 8, all but the last 2 layers frozen", Selection::LastLayers(2)),
+        triplet("dropout", "triplet loss, batch 8, with the model's dropout, which each draws by itself", Selection::All, None),
+        triplet("no-embeddings", "triplet loss, batch 8, without dropout, embeddings frozen", no_embeddings, Some(0.0)),
+        triplet(
+            "last-layers",
+            "triplet loss, batch 8, without dropout, the last 2 layers only",
+            Selection::LastLayers(2),
+            Some(0.0),
+        ),
     ]
 }
 
@@ -89,7 +101,7 @@ struct Job {
     lr: f64,
     seed: u64,
     /// `None` is the model's own.
-    dropout: Option<f64>,
+    dropout: Option<f32>,
     train: Selection,
 }
 
@@ -146,7 +158,7 @@ fn job(setting: &Setting, texts: &Texts, model: &Path) -> Job {
         loss: setting.loss.clone(),
         lr: 2e-5,
         seed: SEED,
-        dropout: Some(0.0),
+        dropout: setting.dropout,
         train: setting.train.clone(),
     };
     job.batches = data(&job).epoch(SEED, 0).into_iter().map(|batch| batch.rows).collect();
