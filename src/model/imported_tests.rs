@@ -69,5 +69,5 @@ fn what_cannot_be_imported_is_named() {
     std::fs::write(folder.path().join("onnx/model.onnx"), "no model").unwrap();
     let message =
         ModelDirectory::open(folder.path()).unwrap_err().to_string().replace(&folder.path().display().to_string(), "DIR");
-    insta::assert_snapshot!(message, @"");
+    insta::assert_snapshot!(message, @"`DIR/onnx/model.onnx` is no intact ONNX file (failed to decode Protobuf message: invalid wire type value: 6); get the file again, it may have been cut off while it was fetched");
 }

@@ -82,8 +82,8 @@ mod tests {
             rows.iter().map(|(line, fields)| format!("{line} {}", Value::from(fields.clone()))).collect::<Vec<_>>().join("\n")
         };
         insta::assert_snapshot!(show("a.csv", "\u{feff}q,a\r\nx,\"y, z\nw\"\r\n\r\nu,\"a \"\"b\"\"\"\r\n"), @r#"
-        2 {"q":"x","a":"y, z\nw"}
-        5 {"q":"u","a":"a \"b\""}
+        1 {"q":"x","a":"y, z\nw"}
+        3 {"q":"u","a":"a \"b\""}
         "#);
         insta::assert_snapshot!(show("A.TSV", "q\ta\nx\t\"y\"\n"), @r#"2 {"q":"x","a":"\"y\""}"#);
         insta::assert_snapshot!(show("a.jsonl", "{\"q\": \"x\", \"n\": [1]}\n\n{\"q\": 3}\n"), @r#"

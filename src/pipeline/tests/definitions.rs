@@ -348,7 +348,7 @@ stages:
      help: did you mean `model`?
      used at pipelines/a.yaml:6:17
 
-     × input `judgements` wants judgements, but stage `tuned` yields model
+     × input `judgements` wants judgements, but stage `tuned` yields model and file
        ╭─[stages/tune.yaml:10:74]
      9 │     with: { lr: "${params.lr}", seed: "${params.sede}" }
     10 │   measured: { uses: evaluate, inputs: { model: inputs.modle, judgements: tuned } }

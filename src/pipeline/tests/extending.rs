@@ -53,7 +53,7 @@ stages:
     name: a
     description: "two models and what sets them apart"
     params:
-      rates: { high: 0.00005, low: 0.00004 }
+      rates: { low: 0.00004, high: 0.00005 }
       source: all-MiniLM-L6-v2
     env:
       DEPTH: { default: 100 }
@@ -65,49 +65,61 @@ stages:
       judged:
         uses: judge
         with:
-          match: substring
           queries: q.jsonl
-          split: test
+          match: substring
           without_judgements: fail
+          split: test
       before:
         uses: evaluate
         inputs:
           model: base.model
           judgements: judged.judgements
         with:
-          accuracy_at: [1, 3, 5, 10]
           convention: trec
-          depth: 100
-          map_at: [100]
+          accuracy_at: [1, 3, 5, 10]
+          precision_recall_at: [1, 3, 5, 10]
           mrr_at: [10]
           ndcg_at: [3]
-          precision_recall_at: [1, 3, 5, 10]
+          map_at: [100]
+          depth: 100
       triplets:
         uses: mine
         inputs:
           judgements: judged.judgements
         with:
           negatives: 1
+          format: triplet
+          scores: false
           negatives_from: random
-          range_max: 20
           range_min: 0
+          range_max: 20
           seed: 42
       tuned:
         uses: train
         inputs:
           model: base.model
-          triplets: triplets.triplets
+          triplets:
+            triplets: triplets.triplets
         with:
-          batch_size: 8
+          loss: { name: triplet, distance: cosine, margin: 0.5 }
           epochs: 1
-          eval_steps: 50
-          loss: { distance: cosine, margin: 0.5, name: triplet }
+          batch_size: 8
+          mini_batch_tokens: 0
+          mixing: proportional
+          accumulation: 1
+          precision: auto
           lr: 0.00004
-          max_grad_norm: 1.0
-          metric: ndcg@10
-          seed: 42
+          schedule: linear
           warmup_steps: 10
+          layer_decay: 1.0
           weight_decay: 0.01
+          max_grad_norm: 1.0
+          train: all
+          eval_steps: 50
+          metric: ndcg@10
+          patience: 0
+          checkpoint_steps: 100
+          seed: 42
     "#);
     let again = parse(&pipeline.resolved(), Path::new("elsewhere/lock.yaml"), &[], &Allowed::anywhere()).unwrap();
     assert_eq!((content(&again), ids(&again)), (content(&pipeline), ids(&pipeline)));
