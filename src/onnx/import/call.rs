@@ -11,8 +11,6 @@ pub struct Call<'a> {
     pub node: &'a NodeProto,
     /// `None` where an optional input is left out.
     pub inputs: Vec<Option<Value>>,
-    /// Version of ONNX's operators that the file is written in.
-    pub opset: i64,
 }
 
 impl Call<'_> {

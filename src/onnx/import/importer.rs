@@ -26,7 +26,7 @@ impl<'g> Importer<'g> {
     }
 
     /// Translates a node; its outputs in order.
-    pub fn call(&mut self, node: &NodeProto, opset: i64, values: &HashMap<&str, Value>) -> Result<Vec<Value>, String> {
+    pub fn call(&mut self, node: &NodeProto, values: &HashMap<&str, Value>) -> Result<Vec<Value>, String> {
         let operator = operators::find(&node.domain, &node.op_type).ok_or_else(|| {
             let domain = if node.domain.is_empty() { String::new() } else { format!(" of domain `{}`", node.domain) };
             format!("this operator{domain} is not known, so the model cannot be imported")
@@ -35,7 +35,7 @@ impl<'g> Importer<'g> {
             return Err(format!("attribute `{}` is not supported", attribute.name));
         }
         let inputs = node.input.iter().map(|name| values.get(name.as_str()).copied()).collect();
-        let call = Call { op: operator.name, domain: operator.domain, node, inputs, opset };
+        let call = Call { op: operator.name, domain: operator.domain, node, inputs };
         let outputs = (operator.translate)(self, &call)?;
         if let Some(error) = self.g.error() {
             return Err(error.to_string());

@@ -317,7 +317,7 @@ impl OnnxFile {
                 values.insert(name, value);
             }
             graph.set_label(Some(label(node)));
-            let outputs = importer.call(node, self.opset, &values).map_err(|message| self.node(node, message));
+            let outputs = importer.call(node, &values).map_err(|message| self.node(node, message));
             graph.set_label(None);
             values.extend(node.output.iter().map(String::as_str).zip(outputs?).filter(|(name, _)| !name.is_empty()));
         }
