@@ -86,7 +86,7 @@ pub struct PackedB {
 }
 
 /// Steps along the sum between loading and storing a block of sums: 32 rows of the left matrix then fill most of a first-level cache.
-const DEPTH: usize = 48;
+const DEPTH: usize = 16;
 /// Rows and columns that one product in registers has.
 const SIDE: usize = 32;
 
