@@ -12,7 +12,7 @@ use std::time::Instant;
 use common::contender::{Contender, Turn, serve};
 use common::peers::{FASTEMBED, SENTENCE_TRANSFORMERS};
 use common::texts::Texts;
-use common::{Arguments, Cost, megabytes, scratch, table, time};
+use common::{Arguments, scratch, table};
 use retune::cancel::Cancel;
 use retune::model::card::Card;
 use retune::model::catalogue;
@@ -92,7 +92,7 @@ fn main() {
     if fastembed.is_some() {
         println!(
             "fastembed runs `onnx/model.onnx` of retune's own export as a custom model, since its hub need not be reachable, in batches of 32, \
-             which suit it better here than its default of 256"
+             as sentence-transformers"
         );
     }
 }
@@ -109,7 +109,7 @@ fn job(texts: &Texts, folder: &Path) -> Job {
         model,
         export: target,
         max_seq_length: directory.max_seq_length,
-        dimensions: directory.config.hidden_size,
+        dimensions: directory.dimensions(),
         texts: texts.passages.iter().take(PASSAGES).chain(texts.queries.iter().take(QUERIES)).cloned().collect(),
     }
 }
@@ -130,33 +130,31 @@ fn report(job: &Job, name: &str, contenders: Vec<Contender>, folder: &Path) {
     let tokenizer = Tokenizer::open(&job.model, job.max_seq_length).expect("it is a model");
     let texts: Vec<&str> = job.texts.iter().map(String::as_str).collect();
     let tokens: usize = tokenizer.encode(&texts).expect("the tokenizer takes any text").iter().map(|text| text.ids.len()).sum();
-    let costs: Vec<Cost> = contenders.iter().map(|contender| contender.seconds(0)).collect();
-    let names: Vec<String> = contenders.iter().map(|contender| contender.name.clone()).collect();
-    for contender in contenders {
-        contender.end();
-    }
-    let found: Vec<Vec<f32>> = names.iter().map(|name| floats(&vectors(folder, name))).collect();
-    let fp32 = names.iter().position(|name| name.ends_with("fp32"));
-    let line = |i: usize| {
-        let cost = costs[i];
-        let off = fp32.map(|peer| {
-            assert_eq!(found[i].len(), found[peer].len(), "`{}` gave another number of vectors", names[i]);
-            found[i].iter().zip(&found[peer]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    let fp32 = contenders.iter().find(|contender| contender.name.ends_with("fp32"));
+    let fastembed = contenders.iter().find(|contender| contender.name == "fastembed");
+    let expected = fp32.map(|peer| floats(&vectors(folder, &peer.name)));
+    let line = |contender: &Contender| {
+        let seconds = contender.seconds(0).seconds;
+        let off = expected.as_ref().map(|expected| {
+            let found = floats(&vectors(folder, &contender.name));
+            assert_eq!(found.len(), expected.len(), "`{}` gave another number of vectors", contender.name);
+            found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
         });
-        vec![
-            names[i].clone(),
-            format!("{:.1}", texts.len() as f64 / cost.seconds),
-            format!("{:.0}", tokens as f64 / cost.seconds),
-            time(cost.seconds),
-            format!("{} … {}", time(cost.range.0), time(cost.range.1)),
-            fp32.map_or_else(|| "–".into(), |peer| format!("{:.2} ×", costs[peer].seconds / cost.seconds)),
-            megabytes(Some(cost)),
-            off.map_or_else(|| "–".into(), |off| format!("{off:.1e}")),
-        ]
+        let mut row = vec![
+            contender.name.clone(),
+            format!("{:.1}", texts.len() as f64 / seconds),
+            format!("{:.0}", tokens as f64 / seconds),
+        ];
+        row.extend(contender.cells(0, &[fp32, fastembed]));
+        row.push(off.map_or_else(|| "–".into(), |off| format!("{off:.1e}")));
+        row
     };
+    let rows: Vec<Vec<String>> = contenders.iter().map(line).collect();
+    contenders.into_iter().for_each(Contender::end);
     println!("\n{name}: {} texts, {tokens} tokens without padding, cut after {}", texts.len(), job.max_seq_length);
-    let headings = ["", "texts/s", "tokens/s", "all", "range", "speed", "memory", "off from fp32"];
-    table(&headings, &(0..names.len()).map(line).collect::<Vec<_>>());
+    let headings =
+        ["", "texts/s", "tokens/s", "all", "range", "processor time", "to fp32", "to fastembed", "memory", "off from fp32"];
+    table(&headings, &rows);
 }
 
 /// The little-endian floats of a file.
@@ -175,6 +173,6 @@ fn contend(file: &Path, vectors: &Path) {
         let seconds = began.elapsed().as_secs_f64();
         let bytes: Vec<u8> = found.iter().flat_map(|x| x.to_le_bytes()).collect();
         fs::write(vectors, bytes).expect("target/ can be written");
-        Turn { seconds, loss: None }
+        Turn { seconds, loss: None, processor: None }
     });
 }

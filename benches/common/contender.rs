@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
-use super::high_water;
+use super::{Cost, high_water, megabytes, summary, time};
 
 /// What a turn took.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -17,6 +17,9 @@ pub struct Turn {
     /// Of a training step.
     #[serde(default)]
     pub loss: Option<f64>,
+    /// What the process had of all processors meanwhile, in seconds, where the system tells.
+    #[serde(skip)]
+    pub processor: Option<f64>,
 }
 
 /// A program that waits for its turn.
@@ -47,9 +50,12 @@ impl Contender {
 
     /// Asks for a turn and waits for its end.
     pub fn turn(&mut self) {
+        let before = self.processor();
         let asked = self.stdin.write_all(b"\n").and_then(|()| self.stdin.flush());
         let line = if asked.is_ok() { self.line() } else { self.fail() };
-        self.turns.push(serde_json::from_str(&line).unwrap_or_else(|e| panic!("`{}` said `{line}`: {e}", self.name)));
+        let mut turn: Turn = serde_json::from_str(&line).unwrap_or_else(|e| panic!("`{}` said `{line}`: {e}", self.name));
+        turn.processor = self.processor().zip(before).map(|(after, before)| after - before);
+        self.turns.push(turn);
     }
 
     fn line(&mut self) -> String {
@@ -69,19 +75,50 @@ impl Contender {
         high_water(&PathBuf::from(format!("/proc/{}/status", self.child.id())))
     }
 
+    /// What the process has had of all processors so far, in seconds, where the system tells.
+    fn processor(&self) -> Option<f64> {
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
+        // After the name, which ends with the last bracket, `utime` and `stime` are the 12th and 13th field, in hundredths of a second.
+        let ticks: Vec<f64> = text.rsplit(')').next()?.split_whitespace().skip(11).take(2).flat_map(str::parse).collect();
+        (ticks.len() == 2).then(|| ticks.iter().sum::<f64>() / 100.0)
+    }
+
     /// Median, fastest and slowest turn in seconds, without the first `warm_up`.
-    pub fn seconds(&self, warm_up: usize) -> super::Cost {
-        let cost = super::summary(self.turns.iter().skip(warm_up).map(|turn| turn.seconds).collect());
-        super::Cost { memory: self.memory(), ..cost }
+    pub fn seconds(&self, warm_up: usize) -> Cost {
+        let cost = summary(self.turns.iter().skip(warm_up).map(|turn| turn.seconds).collect());
+        Cost { memory: self.memory(), ..cost }
+    }
+
+    /// The cells of a table that tell what a turn took: median, range, processor time, how much faster it was than the same turns of
+    /// each of `peers` (the median), memory.
+    pub fn cells(&self, warm_up: usize, peers: &[Option<&Contender>]) -> Vec<String> {
+        let cost = self.seconds(warm_up);
+        let processor: Option<Vec<f64>> = self.turns.iter().skip(warm_up).map(|turn| turn.processor).collect();
+        let ratio = |peer: &Contender| {
+            let turns = peer.turns.iter().zip(&self.turns).skip(warm_up);
+            format!("{:.2} ×", summary(turns.map(|(peer, turn)| peer.seconds / turn.seconds).collect()).seconds)
+        };
+        let mut cells = vec![
+            time(cost.seconds),
+            format!("{} … {}", time(cost.range.0), time(cost.range.1)),
+            processor.map_or_else(|| "–".into(), |seconds| time(summary(seconds).seconds)),
+        ];
+        cells.extend(peers.iter().map(|peer| peer.map_or_else(|| "–".into(), ratio)));
+        cells.push(megabytes(Some(cost)));
+        cells
+    }
+
+    /// The losses of all turns.
+    pub fn losses(&self) -> Vec<f64> {
+        self.turns.iter().filter_map(|turn| turn.loss).collect()
     }
 
     /// Lets the program end.
-    pub fn end(self) -> Vec<Turn> {
-        let Contender { name, turns, mut child, stdin, said, .. } = self;
+    pub fn end(self) {
+        let Contender { name, mut child, stdin, said, .. } = self;
         drop(stdin);
         let ended = child.wait().expect("it can be waited for");
         assert!(ended.success(), "`{name}` failed:\n{}", fs::read_to_string(said).unwrap_or_default());
-        turns
     }
 }
 

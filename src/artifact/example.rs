@@ -142,7 +142,7 @@ mod tests {
         let error = |row: &str| format!("{:#}", jsonl::parse::<Example>(row).unwrap_err());
         insta::assert_snapshot!(error(r#"{"anchor":"a","positive":"p","negative":"n","negatives":["m"]}"#), @"`negative` and `negatives` exclude each other; put every negative into `negatives`");
         insta::assert_snapshot!(error(r#"{"anchor":"a","positive":"p","label":1,"scores":[1]}"#), @"`label` and `scores` exclude each other; keep the one that the loss wants");
-        insta::assert_snapshot!(error(r#"{"anchor":"a","positive":3}"#), @"field `positive`: invalid type: integer `3`, expected a string at line 1 column 27");
+        insta::assert_snapshot!(error(r#"{"anchor":"a","positive":3}"#), @"field `positive`: invalid type: integer `3`, expected a string at line 1 column 26");
         insta::assert_snapshot!(error(r#"{"anchor":"a"}"#), @"missing field `positive` at line 1 column 14");
     }
 }

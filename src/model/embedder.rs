@@ -8,6 +8,7 @@ use ndarray::Array2;
 
 use super::batch::Batch;
 use super::directory::ModelDirectory;
+use super::prompts::{OtherPrompts, Prompts};
 use super::sentence::embedding_model;
 use super::tokenizer::{Tokenizer, Tokens};
 use super::weights::Weights;
@@ -45,9 +46,23 @@ impl Embedder {
         Ok(Embedder { directory, tokenizer, session: Mutex::new(session) })
     }
 
+    /// With other prompts than the model's own, where there are any.
+    #[must_use]
+    pub fn prompted(mut self, other: Option<&OtherPrompts>) -> Self {
+        if let Some(other) = other {
+            self.directory.prompts = self.directory.prompts.clone().replaced(other);
+        }
+        self
+    }
+
+    /// What goes before texts.
+    pub fn prompts(&self) -> &Prompts {
+        &self.directory.prompts
+    }
+
     /// The length of a vector.
     pub fn dimensions(&self) -> usize {
-        self.directory.config.hidden_size
+        self.directory.dimensions()
     }
 
     /// Texts are cut after this many tokens.
@@ -55,25 +70,55 @@ impl Embedder {
         self.directory.max_seq_length
     }
 
-    /// How many of `texts` are longer than the model's `max_seq_length` and so are cut.
+    /// How many of `documents` are longer, with their prompt, than the model's `max_seq_length` and so are cut.
     ///
     /// # Errors
     /// The tokenizer fails.
-    pub fn truncated(&self, texts: &[String]) -> Result<usize> {
-        Ok(self.tokens(texts)?.iter().filter(|t| t.truncated).count())
+    pub fn truncated(&self, documents: &[String]) -> Result<usize> {
+        Ok(self.tokens(self.prompts().document(), documents)?.iter().filter(|t| t.truncated).count())
     }
 
-    fn tokens(&self, texts: &[String]) -> Result<Vec<Tokens>> {
-        self.tokenizer.encode(&texts.iter().map(String::as_str).collect::<Vec<_>>())
+    fn tokens(&self, prompt: &str, texts: &[String]) -> Result<Vec<Tokens>> {
+        self.tokenizer.encode_prompted(prompt, &texts.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// Vectors of `texts`, one row each `[texts, dimensions]`, L2-normalised when the model has a Normalize module.
-    /// `progress` is told how many texts are done.
+    /// [`Embedder::encode_prompted`] with the model's prompt for queries.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn encode_queries(&self, texts: &[String], cancel: &Cancel, progress: &dyn Fn(usize)) -> Result<Array2<f32>> {
+        self.encode_prompted(self.prompts().query(), texts, cancel, progress)
+    }
+
+    /// [`Embedder::encode_prompted`] with the model's prompt for documents.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn encode_documents(&self, texts: &[String], cancel: &Cancel, progress: &dyn Fn(usize)) -> Result<Array2<f32>> {
+        self.encode_prompted(self.prompts().document(), texts, cancel, progress)
+    }
+
+    /// [`Embedder::encode_prompted`] with the prompt that the model has for all texts, if it has one.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn encode(&self, texts: &[String], cancel: &Cancel, progress: &dyn Fn(usize)) -> Result<Array2<f32>> {
+        self.encode_prompted(self.prompts().plain(), texts, cancel, progress)
+    }
+
+    /// Vectors of `texts`, each with `prompt` before it, one row each `[texts, dimensions]`, L2-normalised when the model has a Normalize
+    /// module. `progress` is told how many texts are done.
     ///
     /// # Errors
     /// ONNX Runtime fails, or `cancel` is set.
-    pub fn encode(&self, texts: &[String], cancel: &Cancel, progress: &dyn Fn(usize)) -> Result<Array2<f32>> {
-        let tokens = self.tokens(texts)?;
+    pub fn encode_prompted(
+        &self,
+        prompt: &str,
+        texts: &[String],
+        cancel: &Cancel,
+        progress: &dyn Fn(usize),
+    ) -> Result<Array2<f32>> {
+        let tokens = self.tokens(prompt, texts)?;
         let mut order: Vec<usize> = (0..texts.len()).collect();
         // Texts of like length together, so that little is padded.
         order.sort_by_key(|&i| (tokens[i].ids.len(), i));
@@ -84,7 +129,7 @@ impl Embedder {
             cancel.check()?;
             let count = fitting(rest, &tokens);
             let (now, later) = rest.split_at(count);
-            let batch = Batch::new(&now.iter().map(|&i| &tokens[i]).collect::<Vec<_>>(), self.directory.pooling);
+            let batch = Batch::new(&now.iter().map(|&i| &tokens[i]).collect::<Vec<_>>(), &self.directory.pooling);
             let (shape, data) = session.run(&batch.inputs())?.pop().context("the encoder has no output")?;
             ensure!(shape == [count, self.dimensions()], "the encoder gave shape {shape:?}");
             for (&i, row) in now.iter().zip(data.chunks_exact(self.dimensions())) {

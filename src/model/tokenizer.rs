@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
-use tokenizers::{TruncationDirection, TruncationParams, TruncationStrategy};
+use tokenizers::{EncodeInput, TruncationDirection, TruncationParams, TruncationStrategy};
 
 /// A model's tokenizer, cutting at the model's `max_seq_length`.
 pub struct Tokenizer {
@@ -11,11 +11,13 @@ pub struct Tokenizer {
 }
 
 /// The token ids of one text, special tokens included.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tokens {
     pub ids: Vec<i64>,
     /// Whether the text was longer than the model takes.
     pub truncated: bool,
+    /// How many of the first tokens are the prompt's, a special token before it included.
+    pub prompt: usize,
 }
 
 impl Tokenizer {
@@ -42,12 +44,31 @@ impl Tokenizer {
     /// # Errors
     /// The tokenizer fails, which a tokenizer made for the model does not.
     pub fn encode(&self, texts: &[&str]) -> Result<Vec<Tokens>> {
-        let encodings = self.inner.encode_batch_fast(texts.to_vec(), true).map_err(|e| anyhow!("the tokenizer failed: {e}"))?;
+        self.tokens(texts.to_vec(), 0)
+    }
+
+    /// Token ids of each text with `prompt` before it.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_prompted(&self, prompt: &str, texts: &[&str]) -> Result<Vec<Tokens>> {
+        if prompt.is_empty() {
+            return self.encode(texts);
+        }
+        let alone = self.inner.encode_fast(prompt, true).map_err(|e| anyhow!("the tokenizer failed: {e}"))?;
+        // The special token at the end, if there is one, comes after the text.
+        let end = usize::from(alone.get_special_tokens_mask().last() == Some(&1));
+        self.tokens(texts.iter().map(|text| format!("{prompt}{text}")).collect(), alone.len() - end)
+    }
+
+    fn tokens<'t>(&self, texts: Vec<impl Into<EncodeInput<'t>> + Send>, prompt: usize) -> Result<Vec<Tokens>> {
+        let encodings = self.inner.encode_batch_fast(texts, true).map_err(|e| anyhow!("the tokenizer failed: {e}"))?;
         Ok(encodings
             .iter()
             .map(|e| Tokens {
                 ids: e.get_ids().iter().map(|&id| i64::from(id)).collect(),
                 truncated: !e.get_overflowing().is_empty(),
+                prompt,
             })
             .collect())
     }

@@ -4,7 +4,10 @@
 
 pub mod differentiate;
 pub mod graph;
+pub mod import;
+mod memory;
 mod ops;
+pub use ops::own::{Attention, Dropout};
 pub mod proto;
 pub mod shape;
 

@@ -352,7 +352,7 @@ impl<'a> Wiring<'a> {
         })
     }
 
-    /// The output that an edge names, or else the only one there is.
+    /// The output that an edge names, or else the only one there is; plain files beside one of another kind (plots) are to be named.
     fn of_any_kind(
         &self,
         name: Option<&str>,
@@ -364,6 +364,10 @@ impl<'a> Wiring<'a> {
             (Some(name), outputs) => self.called(name, outputs, from, id),
             (None, [only]) => Ok(*only),
             (None, outputs) => {
+                let mut others = outputs.iter().filter(|output| output.kind != Kind::File);
+                if let (Some(only), None) = (others.next(), others.next()) {
+                    return Ok(*only);
+                }
                 let names: Vec<String> = outputs.iter().map(|output| format!("{id}.{}", output.name)).collect();
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 let message = format!("stage `{id}` has {} outputs", if names.is_empty() { "no" } else { "several" });

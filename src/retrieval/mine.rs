@@ -114,8 +114,16 @@ pub enum Shape {
 }
 
 /// For each query and each of its relevant passages, `negatives` different passages that are drawn at random from the pool and are not
-/// judged relevant for that query. What is drawn for a query depends on `seed`, the query's place in the list and its pool alone.
-pub fn from_judgements(judgements: &Judgements, pool: &Pool, negatives: usize, shape: Shape, seed: u64) -> Mined {
+/// judged relevant for that query. What is drawn for a query depends on `seed`, the query's place in the list and its pool alone. With `scores`
+/// `[queries, corpus]`, rows have those of their positive and their negatives.
+pub fn from_judgements(
+    judgements: &Judgements,
+    pool: &Pool,
+    negatives: usize,
+    shape: Shape,
+    scores: Option<ArrayView2<f32>>,
+    seed: u64,
+) -> Mined {
     let mut mined = Mined::default();
     let (mut without, mut short) = (0, 0);
     for (place, query) in judgements.queries.iter().enumerate() {
@@ -130,12 +138,17 @@ pub fn from_judgements(judgements: &Judgements, pool: &Pool, negatives: usize, s
         short += usize::from(!relevant.is_empty() && others.len() < negatives);
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(place as u64);
-        for positive in relevant.iter().filter_map(|&i| judgements.corpus.get(i)) {
+        for positive in relevant {
             let drawn = sample(&mut rng, others.len(), negatives.min(others.len())).into_iter();
-            let drawn: Vec<&Passage> = drawn.filter_map(|i| others.get(i).and_then(|&i| judgements.corpus.get(i))).collect();
-            let row = |negatives: &[&Passage]| example(&query.text, &query.id, positive, negatives);
+            let drawn: Vec<usize> = drawn.filter_map(|i| others.get(i).copied()).collect();
+            let row = |negatives: &[usize]| {
+                let passages: Vec<&Passage> = negatives.iter().map(|&i| &judgements.corpus[i]).collect();
+                let texts = std::iter::once(&positive).chain(negatives);
+                let labels = scores.iter().flat_map(|scores| texts.clone().map(|&i| f64::from(scores[[place, i]]))).collect();
+                Example { labels, ..example(&query.text, &query.id, &judgements.corpus[positive], &passages) }
+            };
             match shape {
-                Shape::Triplet => mined.examples.extend(drawn.iter().map(|negative| row(&[negative]))),
+                Shape::Triplet => mined.examples.extend(drawn.iter().map(|&negative| row(&[negative]))),
                 Shape::Tuple if drawn.len() == negatives => mined.examples.push(row(&drawn)),
                 Shape::Tuple => {}
             }
@@ -232,7 +245,7 @@ mod tests {
         ) {
             let relevant: Vec<Vec<usize>> = relevant.into_iter().map(|l| l.into_iter().filter(|&i| i < passages).collect()).collect();
             let judged = judgements(passages, &relevant);
-            let mined = from_judgements(&judged, &Pool::Corpus, negatives, Shape::Triplet, seed);
+            let mined = from_judgements(&judged, &Pool::Corpus, negatives, Shape::Triplet, None, seed);
             let mut expected = 0;
             for (query, grades) in &judged.qrels {
                 let others = passages - grades.len();
@@ -251,11 +264,11 @@ mod tests {
 
     #[test]
     fn what_is_drawn_for_a_query_depends_on_no_other_query() {
-        let few = from_judgements(&judgements(50, &[vec![1], vec![2, 3]]), &Pool::Corpus, 2, Shape::Triplet, 42).examples;
-        let many =
-            from_judgements(&judgements(50, &[vec![1, 4, 9, 16], vec![2, 3]]), &Pool::Corpus, 2, Shape::Triplet, 42).examples;
+        let few = from_judgements(&judgements(50, &[vec![1], vec![2, 3]]), &Pool::Corpus, 2, Shape::Triplet, None, 42).examples;
+        let many = from_judgements(&judgements(50, &[vec![1, 4, 9, 16], vec![2, 3]]), &Pool::Corpus, 2, Shape::Triplet, None, 42)
+            .examples;
         assert_eq!(few[2..], many[8..]);
-        let other = from_judgements(&judgements(50, &[vec![1], vec![2, 3]]), &Pool::Corpus, 2, Shape::Triplet, 43).examples;
+        let other = from_judgements(&judgements(50, &[vec![1], vec![2, 3]]), &Pool::Corpus, 2, Shape::Triplet, None, 43).examples;
         assert_ne!(few, other);
         assert_eq!((few[0].anchor.as_str(), few[0].positive.as_str()), ("query 0", "T1 text 1"));
         // Pinned: another draw would change every run that is on record.
@@ -267,7 +280,7 @@ mod tests {
     fn what_is_judged_irrelevant_is_a_negative() {
         let mut judged = judgements(2, &[vec![0, 1]]);
         judged.qrels.get_mut("q0").unwrap().insert("p1".into(), 0);
-        let mined = from_judgements(&judged, &Pool::Corpus, 3, Shape::Triplet, 1);
+        let mined = from_judgements(&judged, &Pool::Corpus, 3, Shape::Triplet, None, 1);
         assert_eq!(
             mined.examples.iter().map(|t| (t.origin.positive.as_str(), t.origin.negatives[0].as_str())).collect::<Vec<_>>(),
             [("p0", "p1")]
@@ -278,11 +291,11 @@ mod tests {
     #[test]
     fn a_tuple_has_all_negatives_in_one_row() {
         let judged = judgements(4, &[vec![1], vec![0, 1, 2]]);
-        let mined = from_judgements(&judged, &Pool::Corpus, 2, Shape::Tuple, 42);
+        let mined = from_judgements(&judged, &Pool::Corpus, 2, Shape::Tuple, None, 42);
         let [row] = mined.examples.as_slice() else { panic!("{mined:?}") };
         assert_eq!((row.origin.query.as_str(), row.negatives.len()), ("q0", 2));
         insta::assert_snapshot!(mined.warnings.join("\n"), @"queries with fewer than 2 passages that are not relevant, and so without a row: 1");
-        let triplets = from_judgements(&judged, &Pool::Corpus, 2, Shape::Triplet, 42).examples;
+        let triplets = from_judgements(&judged, &Pool::Corpus, 2, Shape::Triplet, None, 42).examples;
         let drawn: Vec<&String> = triplets[..2].iter().map(|t| &t.origin.negatives[0]).collect();
         assert_eq!(row.origin.negatives.iter().collect::<Vec<_>>(), drawn);
     }
@@ -303,8 +316,12 @@ mod tests {
         let scores = array![[0.1, 0.5, 0.4, 0.9, 0.5], [0.9, 0.1, 0.2, 0.3, 0.4]];
         assert_eq!(hardest(&judged, scores.view(), 0..2), [vec![1, 4], vec![4, 3]]);
         assert_eq!(hardest(&judged, scores.view(), 1..9), [vec![4, 2, 0], vec![3, 2, 1]]);
+        let scored = from_judgements(&judged, &Pool::Corpus, 4, Shape::Tuple, Some(scores.view()), 42).examples;
+        let ids = |e: &Example| [std::slice::from_ref(&e.origin.positive), e.origin.negatives.as_slice()].concat();
+        let expected = |q: usize| ids(&scored[q]).iter().map(|id| f64::from(scores[[q, id[1..].parse().unwrap()]])).collect();
+        assert_eq!([&scored[0].labels, &scored[1].labels], [&expected(0), &expected(1)] as [&Vec<f64>; 2]);
         let pools = hardest(&judged, scores.view(), 0..2);
-        let mined = from_judgements(&judged, &Pool::Ranked(&pools), 2, Shape::Triplet, 42);
+        let mined = from_judgements(&judged, &Pool::Ranked(&pools), 2, Shape::Triplet, None, 42);
         let mut negatives: Vec<&str> = mined.examples.iter().map(|t| t.origin.negatives[0].as_str()).collect();
         negatives[..2].sort_unstable();
         negatives[2..].sort_unstable();

@@ -4,6 +4,7 @@ pub mod cache;
 pub mod files;
 pub mod http;
 pub mod library;
+pub mod memory;
 mod operators;
 pub mod package;
 pub mod precision;

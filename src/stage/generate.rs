@@ -23,7 +23,7 @@ use crate::runtime::retry::Backoff;
 
 pub const KIND: StageKind = StageKind {
     name: "generate",
-    version: 1,
+    version: 2,
     summary: "answers queries from the passages that each model retrieves",
     inputs: &[
         Port {

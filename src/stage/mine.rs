@@ -1,20 +1,25 @@
 //! The stage `mine`: makes training triplets.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result, bail};
+use ndarray::Array2;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::externals::{file, onnx_runtime};
+use super::prompts;
 use super::{Context, External, Outcome, OutputPort, ParameterError, Port, Stage, StageKind, Surroundings, configure, schema};
 use crate::artifact::{Chunk, Judgements, Kind, jsonl};
 use crate::model::embedder::Embedder;
+use crate::model::prompts::OtherPrompts;
 use crate::retrieval::dense::normalized;
 use crate::retrieval::mine::{Mined, Pool, Shape, by_rules, from_judgements, hardest, read};
 use crate::retrieval::search::encode;
 
 pub const KIND: StageKind = StageKind {
     name: "mine",
-    version: 1,
+    version: 2,
     summary: "makes training triplets",
     inputs: &[
         Port { name: "chunks", kind: Kind::Chunks, required: false, many: false, doc: "the corpus for keyword rules" },
@@ -30,7 +35,7 @@ pub const KIND: StageKind = StageKind {
             kind: Kind::Model,
             required: false,
             many: false,
-            doc: "the model whose mistakes `hard` negatives are",
+            doc: "the model whose mistakes `hard` negatives are, and that `scores`",
         },
     ],
     outputs: &[OutputPort { name: "triplets", kind: Kind::Triplets, file: "triplets.jsonl", doc: "anchor, positive, negative" }],
@@ -55,6 +60,8 @@ pub struct Mine {
     pub negatives: usize,
     /// Whether they make a row each, or one row together, which the losses `mnrl`, `margin_mse` and `distill_kl` take.
     pub format: Shape,
+    /// Whether to score positives and negatives by the cosine that the input `model` gives them: what `margin_mse` and `distill_kl` learn from a teacher.
+    pub scores: bool,
     /// What the negatives of `judgements` are drawn from.
     pub negatives_from: NegativesFrom,
     /// `hard`: the first rank that is drawn from, counted from 0 among the passages that are not judged relevant. Above 0 it leaves
@@ -64,6 +71,9 @@ pub struct Mine {
     pub range_max: usize,
     /// Seed of the draw.
     pub seed: u64,
+    /// `hard`: prompts in the place of the model's own: `{ query: "query: ", document: "passage: " }`. What is mined is without them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<OtherPrompts>,
 }
 
 /// What negatives are drawn from.
@@ -83,10 +93,12 @@ impl Default for Mine {
             rules: None,
             negatives: 1,
             format: Shape::default(),
+            scores: false,
             negatives_from: NegativesFrom::default(),
             range_min: 0,
             range_max: 20,
             seed: 42,
+            prompts: None,
         }
     }
 }
@@ -101,7 +113,7 @@ impl Stage for Mine {
                 format!("`range_max` must be at least `range_min` and `negatives` together: {}", self.range_min + self.negatives);
             return Err(ParameterError::new("range_max", message));
         }
-        Ok(())
+        prompts::check(self.prompts.as_ref())
     }
 
     fn paths(&self) -> Vec<(String, String)> {
@@ -110,7 +122,7 @@ impl Stage for Mine {
 
     fn externals(&self, surroundings: &Surroundings) -> Result<Vec<External>> {
         let mut externals = self.rules.iter().map(|rules| file(surroundings, rules)).collect::<Result<Vec<_>>>()?;
-        if self.negatives_from == NegativesFrom::Hard {
+        if self.negatives_from == NegativesFrom::Hard || self.scores {
             externals.push(onnx_runtime(surroundings)?);
         }
         Ok(externals)
@@ -163,26 +175,32 @@ impl Stage for Mine {
 
 impl Mine {
     fn judged(&self, judgements: &Judgements, context: &Context) -> Result<Mined> {
-        let model = context.optional_input("model");
-        match (self.negatives_from, model) {
-            (NegativesFrom::Random, None) => {
-                Ok(from_judgements(judgements, &Pool::Corpus, self.negatives, self.format, self.seed))
+        let hard = self.negatives_from == NegativesFrom::Hard;
+        let scores = match context.optional_input("model") {
+            Some(model) if hard || self.scores => Some(self.similarities(model, judgements, context)?),
+            Some(_) => {
+                bail!(
+                    "the input `model` is for hard negatives and scores: set `negatives_from: hard` or `scores: true`, or remove the input"
+                )
             }
-            (NegativesFrom::Random, Some(_)) => {
-                bail!("the input `model` is for hard negatives: set `negatives_from: hard`, or remove the input")
-            }
-            (NegativesFrom::Hard, None) => bail!("hard negatives are what a model takes for answers: connect the input `model`"),
-            (NegativesFrom::Hard, Some(model)) => {
-                let embedder = Embedder::open(model, context.downloads)?;
-                let queries: Vec<String> = judgements.queries.iter().map(|query| query.text.clone()).collect();
-                let total = (judgements.corpus.len() + queries.len()) as u64;
-                let progress = |n: usize| context.progress(n as u64, total, "texts", "encoding");
-                let (queries, passages) = encode(&embedder, &judgements.corpus, &queries, context.cancel, &progress)?;
-                let scores = normalized(queries.view()).dot(&normalized(passages.view()).t());
-                let pools = hardest(judgements, scores.view(), self.range_min..self.range_max);
-                Ok(from_judgements(judgements, &Pool::Ranked(&pools), self.negatives, self.format, self.seed))
-            }
-        }
+            None if hard => bail!("hard negatives are what a model takes for answers: connect the input `model`"),
+            None if self.scores => bail!("`scores` are what a model gives: connect the input `model`"),
+            None => None,
+        };
+        let pools = scores.as_ref().filter(|_| hard).map(|s| hardest(judgements, s.view(), self.range_min..self.range_max));
+        let pool = pools.as_ref().map_or(Pool::Corpus, |pools| Pool::Ranked(pools));
+        let scores = scores.as_ref().filter(|_| self.scores).map(|scores| scores.view());
+        Ok(from_judgements(judgements, &pool, self.negatives, self.format, scores, self.seed))
+    }
+
+    /// The cosines of queries and passages by a model, `[queries, corpus]`.
+    fn similarities(&self, model: &Path, judgements: &Judgements, context: &Context) -> Result<Array2<f32>> {
+        let embedder = Embedder::open(model, context.downloads)?.prompted(self.prompts.as_ref());
+        let queries: Vec<String> = judgements.queries.iter().map(|query| query.text.clone()).collect();
+        let total = (judgements.corpus.len() + queries.len()) as u64;
+        let progress = |n: usize| context.progress(n as u64, total, "texts", "encoding");
+        let (queries, passages) = encode(&embedder, &judgements.corpus, &queries, context.cancel, &progress)?;
+        Ok(normalized(queries.view()).dot(&normalized(passages.view()).t()))
     }
 }
 
@@ -259,6 +277,7 @@ mod tests {
         insta::assert_snapshot!(error(json!({ "rules": "rules.jsonl" }), &[JUDGED]), @"`rules` pick their texts from chunks: connect the input `chunks`");
         insta::assert_snapshot!(refused(&KIND, json!({ "negatives": 0 })), @"negatives: a triplet needs a negative: `negatives` must be at least 1");
         insta::assert_snapshot!(refused(&KIND, json!({ "negatives": 3, "range_min": 4, "range_max": 6 })), @"range_max: `range_max` must be at least `range_min` and `negatives` together: 7");
+        insta::assert_snapshot!(error(json!({ "scores": true }), &[JUDGED]), @"`scores` are what a model gives: connect the input `model`");
         insta::assert_snapshot!(error(json!({ "negatives_from": "hard" }), &[JUDGED]), @"hard negatives are what a model takes for answers: connect the input `model`");
         let missing = bench().externals(&KIND, json!({ "rules": "rules.jsonl" })).unwrap_err();
         insta::assert_snapshot!(missing, @"`rules.jsonl` cannot be read");

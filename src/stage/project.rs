@@ -19,7 +19,7 @@ use crate::retrieval::dense::normalized;
 
 pub const KIND: StageKind = StageKind {
     name: "project",
-    version: 1,
+    version: 2,
     summary: "draws texts under both models in two dimensions",
     inputs: &[
         Port { name: "baseline", kind: Kind::Model, required: true, many: false, doc: "the baseline" },
@@ -215,10 +215,19 @@ fn groups(things: &[Thing]) -> (Vec<String>, Vec<usize>) {
 /// L2-normalised embeddings.
 fn embed(side: Side, things: &[Thing], context: &Context) -> Result<Array2<f64>> {
     let embedder = Embedder::open(context.input(side.port())?, context.downloads)?;
-    let texts: Vec<String> = things.iter().map(|t| t.text.clone()).collect();
     let message = format!("encoding with the {} model", side.name());
-    let progress = |n: usize| context.progress(n as u64, texts.len() as u64, "texts", message.clone());
-    let vectors = normalized(embedder.encode(&texts, context.cancel, &progress)?.view()).mapv(f64::from);
+    let progress = |n: usize| context.progress(n as u64, things.len() as u64, "texts", message.clone());
+    let (queries, others): (Vec<usize>, Vec<usize>) = (0..things.len()).partition(|&i| things[i].kind == "query");
+    let texts = |indices: &[usize]| indices.iter().map(|&i| things[i].text.clone()).collect::<Vec<_>>();
+    let found = [
+        embedder.encode_documents(&texts(&others), context.cancel, &progress)?,
+        embedder.encode_queries(&texts(&queries), context.cancel, &|n| progress(others.len() + n))?,
+    ];
+    let mut vectors = Array2::zeros((things.len(), embedder.dimensions()));
+    for (indices, found) in [&others, &queries].into_iter().zip(&found) {
+        indices.iter().zip(found.rows()).for_each(|(&i, row)| vectors.row_mut(i).assign(&row));
+    }
+    let vectors = normalized(vectors.view()).mapv(f64::from);
     ensure!(
         vectors.iter().all(|x| x.is_finite()),
         "vectors of the {} model hold no numbers; its weights are damaged",

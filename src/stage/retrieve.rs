@@ -8,15 +8,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::externals::onnx_runtime;
+use super::prompts;
 use super::{Context, External, Outcome, OutputPort, ParameterError, Port, Stage, StageKind, Surroundings, configure, schema};
 use crate::artifact::{Hit, Judgements, Kind, Passage, Query, Retrieved, RetrievedPassage, Side, jsonl};
 use crate::model::embedder::Embedder;
+use crate::model::prompts::OtherPrompts;
 use crate::report::markdown::{inline, one_line, shorten};
 use crate::retrieval::search::search;
 
 pub const KIND: StageKind = StageKind {
     name: "retrieve",
-    version: 1,
+    version: 2,
     summary: "sets what two models find for the same queries side by side",
     inputs: &[
         Port { name: "baseline", kind: Kind::Model, required: true, many: false, doc: "the baseline" },
@@ -55,11 +57,14 @@ pub struct Retrieve {
     pub top_k: usize,
     /// Characters of a passage that are shown in the Markdown; the JSON Lines hold the whole text.
     pub characters: usize,
+    /// Prompts in the place of the models' own: `{ query: "query: ", document: "passage: " }`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<OtherPrompts>,
 }
 
 impl Default for Retrieve {
     fn default() -> Self {
-        Retrieve { queries: None, top_k: 3, characters: 200 }
+        Retrieve { queries: None, top_k: 3, characters: 200, prompts: None }
     }
 }
 
@@ -81,7 +86,7 @@ impl Stage for Retrieve {
                 return Err(ParameterError::new(field, "it must be at least 1"));
             }
         }
-        Ok(())
+        prompts::check(self.prompts.as_ref())
     }
 
     fn externals(&self, surroundings: &Surroundings) -> Result<Vec<External>> {
@@ -117,7 +122,7 @@ impl Retrieve {
 
     /// What one model finds, a row a query.
     fn found(&self, model: Side, queries: &[Query], corpus: &[Passage], context: &Context) -> Result<Vec<Retrieved>> {
-        let embedder = Embedder::open(context.input(model.port())?, context.downloads)?;
+        let embedder = Embedder::open(context.input(model.port())?, context.downloads)?.prompted(self.prompts.as_ref());
         let texts: Vec<String> = queries.iter().map(|q| q.text.clone()).collect();
         let total = (corpus.len() + queries.len()) as u64;
         let progress = |n: usize| context.progress(n as u64, total, "texts", format!("encoding with the {} model", model.name()));

@@ -9,6 +9,7 @@ use super::graphs::Task;
 use super::loss::Loss;
 use super::sampling::{Mixing, Sampler, no_duplicates, shuffled};
 use crate::artifact::Example;
+use crate::model::prompts::Prompts;
 use crate::model::tokenizer::{Tokenizer, Tokens};
 
 /// A data set as it was read.
@@ -83,6 +84,8 @@ impl Columns<'_> {
 struct Guide {
     dimensions: usize,
     vectors: Vec<f32>,
+    /// Of the texts as queries, where these have a prompt of their own.
+    as_queries: Option<Vec<f32>>,
 }
 
 /// All data sets, ready to be learnt from.
@@ -90,8 +93,10 @@ pub struct Data {
     sets: Vec<Set>,
     /// Every different text once.
     texts: Vec<String>,
-    /// Of each text.
+    /// Of each text, with the prompt of documents.
     tokens: Vec<Tokens>,
+    /// Of each text with the prompt of queries, where that is another one.
+    as_queries: Option<Vec<Tokens>>,
     guide: Option<Guide>,
     sampling: Sampling,
 }
@@ -113,18 +118,21 @@ struct Set {
 }
 
 impl Data {
-    /// Checks the data sets against what their losses want, and tokenizes them.
+    /// Checks the data sets against what their losses want, and tokenizes them: the first text of a row as a query, the others as
+    /// documents, each with its prompt.
     ///
     /// # Errors
     /// A data set is empty or its rows are not all of one form that its loss can take: names data set and line.
-    pub fn new(sets: &[DataSet], tokenizer: &Tokenizer, sampling: Sampling) -> Result<Self> {
+    pub fn new(sets: &[DataSet], tokenizer: &Tokenizer, prompts: &Prompts, sampling: Sampling) -> Result<Self> {
         ensure!(!sets.is_empty(), "there is nothing to learn from");
         let mut numbers: HashMap<&str, u32> = HashMap::new();
         let mut texts: Vec<&str> = Vec::new();
         let sets = sets.iter().map(|set| Set::new(set, &mut numbers, &mut texts, sampling.sampler)).collect::<Result<_>>()?;
-        let tokens = tokenizer.encode(&texts)?;
+        let tokens = tokenizer.encode_prompted(prompts.document(), &texts)?;
+        let apart = prompts.query() != prompts.document();
+        let as_queries = apart.then(|| tokenizer.encode_prompted(prompts.query(), &texts)).transpose()?;
         let texts = texts.into_iter().map(str::to_owned).collect();
-        Ok(Data { sets, texts, tokens, guide: None, sampling })
+        Ok(Data { sets, texts, tokens, as_queries, guide: None, sampling })
     }
 
     /// Every different text, in a fixed order: what a guide model embeds.
@@ -137,9 +145,10 @@ impl Data {
         &self.tokens
     }
 
-    /// Gives every text its vector of a guide model, `[texts, dimensions]` in the order of [`Data::texts`].
-    pub fn guide(&mut self, dimensions: usize, vectors: Vec<f32>) {
-        self.guide = Some(Guide { dimensions, vectors });
+    /// Gives every text its vector of a guide model, `[texts, dimensions]` in the order of [`Data::texts`]; `as_queries` where the
+    /// guide has a prompt for queries.
+    pub fn guide(&mut self, dimensions: usize, vectors: Vec<f32>, as_queries: Option<Vec<f32>>) {
+        self.guide = Some(Guide { dimensions, vectors, as_queries });
     }
 
     /// Whether a data set's loss wants a guide model.
@@ -156,6 +165,11 @@ impl Data {
             guide: self.guide.as_ref().filter(|_| set.loss.formula().is_guided()).map(|guide| guide.dimensions),
         };
         self.sets.iter().map(task).collect()
+    }
+
+    /// Rows a batch.
+    pub fn batch_size(&self) -> usize {
+        self.sampling.batch_size
     }
 
     /// The number of data sets.
@@ -184,10 +198,12 @@ impl Data {
         turns.filter_map(|set| Some(Batch { set, rows: batches.get_mut(set)?.next()? })).collect()
     }
 
-    /// The steps of the first `epochs` epochs together. Epochs may differ: how rows that share a text fall into batches depends on the order.
-    pub fn steps(&self, seed: u64, epochs: usize) -> usize {
-        let fixed = self.sets.iter().all(|set| set.sampler == Sampler::Shuffled);
-        if fixed { self.epoch(seed, 0).len() * epochs } else { (0..epochs).map(|epoch| self.epoch(seed, epoch).len()).sum() }
+    /// The batches of each of the first `epochs` epochs. Epochs may differ: how rows that share a text fall into batches depends on their order.
+    pub fn batches(&self, seed: u64, epochs: usize) -> Vec<usize> {
+        if self.sets.iter().all(|set| set.sampler == Sampler::Shuffled) {
+            return vec![self.epoch(seed, 0).len(); epochs];
+        }
+        (0..epochs).map(|epoch| self.epoch(seed, epoch).len()).collect()
     }
 
     /// The batch as its loss takes it.
@@ -203,9 +219,12 @@ impl Data {
         }
         for &row in &batch.rows {
             for (c, &text) in set.row(row).context("a row of a batch is not there")?.iter().enumerate() {
-                columns.texts[c].push(self.tokens.get(text as usize).context("a text was not tokenized")?);
+                let query = c == 0;
+                let tokens = self.as_queries.as_ref().filter(|_| query).unwrap_or(&self.tokens);
+                columns.texts[c].push(tokens.get(text as usize).context("a text was not tokenized")?);
                 if let Some(guide) = guide {
-                    columns.guides[c].extend_from_slice(&guide.vectors[range(text as usize, guide.dimensions)]);
+                    let vectors = guide.as_queries.as_ref().filter(|_| query).unwrap_or(&guide.vectors);
+                    columns.guides[c].extend_from_slice(&vectors[range(text as usize, guide.dimensions)]);
                 }
             }
             columns.labels.extend_from_slice(&set.labels[range(row, set.labels_width)]);
@@ -289,6 +308,7 @@ fn range(row: usize, width: usize) -> Range<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::prompts::OtherPrompts;
     use crate::model::testing::minilm;
     use crate::train::loss::contrastive::Contrastive;
     use crate::train::loss::mnrl::Mnrl;
@@ -298,9 +318,25 @@ mod tests {
         DataSet { name: name.into(), rows, loss }
     }
 
+    #[test]
+    fn the_first_column_has_the_prompt_of_queries() {
+        let pairs =
+            set("pairs", Loss::Mnrl(Mnrl::default()), &[r#"{"anchor":"a","positive":"p"}"#, r#"{"anchor":"p","positive":"a"}"#]);
+        let tokenizer = Tokenizer::open(&minilm(), 16).unwrap();
+        let other = OtherPrompts { query: Some("query: ".into()), document: Some("passage: ".into()), passage: None };
+        let prompts = Prompts::default().replaced(&other);
+        let data =
+            Data::new(&[pairs], &tokenizer, &prompts, Sampling { batch_size: 2, sampler: None, mixing: Mixing::Proportional })
+                .unwrap();
+        let columns = data.columns(&Batch { set: 0, rows: vec![0, 1] }).unwrap();
+        let expected = tokenizer.encode(&["query: a", "query: p", "passage: p", "passage: a"]).unwrap();
+        let found: Vec<&[i64]> = columns.texts.iter().flatten().map(|t| t.ids.as_slice()).collect();
+        assert_eq!(found, expected.iter().map(|t| t.ids.as_slice()).collect::<Vec<_>>());
+    }
+
     fn data(sets: &[DataSet], batch_size: usize) -> Result<Data> {
         let tokenizer = Tokenizer::open(&minilm(), 16)?;
-        Data::new(sets, &tokenizer, Sampling { batch_size, sampler: None, mixing: Mixing::Proportional })
+        Data::new(sets, &tokenizer, &Prompts::default(), Sampling { batch_size, sampler: None, mixing: Mixing::Proportional })
     }
 
     #[test]
@@ -320,7 +356,7 @@ mod tests {
         assert_eq!(data.texts(), ["a", "p", "q", "x y", "r"]);
         let epoch = data.epoch(1, 0);
         // The pairs share a text, and so have a batch each; the labelled rows have one together.
-        assert_eq!((epoch.len(), data.steps(1, 3)), (3, 9));
+        assert_eq!((epoch.len(), data.batches(1, 3)), (3, vec![3; 3]));
         let all: Vec<(usize, usize)> = epoch.iter().flat_map(|batch| batch.rows.iter().map(|&row| (batch.set, row))).collect();
         assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), 5);
         let columns = data.columns(&Batch { set: 1, rows: vec![2, 0] }).unwrap();
@@ -339,14 +375,14 @@ mod tests {
         };
         let (pair, triplet) = (r#"{"anchor":"a","positive":"p"}"#, r#"{"anchor":"a","positive":"p","negative":"n"}"#);
         let labelled = |label: &str| pair.replace('}', &format!(",{label}}}"));
-        insta::assert_snapshot!(error(r#"{"name":"triplet"}"#, &[triplet, pair]), @"");
-        insta::assert_snapshot!(error(r#"{"name":"mnrl"}"#, &[pair, triplet]), @"");
-        insta::assert_snapshot!(error(r#"{"name":"contrastive"}"#, &[triplet]), @"");
-        insta::assert_snapshot!(error(r#"{"name":"contrastive"}"#, &[pair]), @"");
-        insta::assert_snapshot!(error(r#"{"name":"contrastive"}"#, &[&labelled(r#""label":1"#), &labelled(r#""label":0.5"#)]), @"");
-        insta::assert_snapshot!(error(r#"{"name":"cosent"}"#, &[&labelled(r#""scores":[1,2]"#)]), @"");
-        insta::assert_snapshot!(error(r#"{"name":"margin_mse"}"#, &[triplet]), @"");
-        insta::assert_snapshot!(error(r#"{"name":"distill_kl"}"#, &[&triplet.replace('}', r#","scores":[1]}"#)]), @"");
-        insta::assert_snapshot!(error(r#"{"name":"mnrl"}"#, &[]), @"");
+        insta::assert_snapshot!(error(r#"{"name":"triplet"}"#, &[triplet, pair]), @"data set `mine`, line 2: the row has 2 texts, but the loss `triplet` wants an anchor, a positive and a negative");
+        insta::assert_snapshot!(error(r#"{"name":"mnrl"}"#, &[pair, triplet]), @"data set `mine`, line 2: the row has 3 texts and 0 labels, but line 1 has 2 and 0; make all rows of a data set alike, or make it two data sets");
+        insta::assert_snapshot!(error(r#"{"name":"contrastive"}"#, &[triplet]), @"data set `mine`, line 1: the row has 3 texts, but the loss `contrastive` wants an anchor, a positive and no negative");
+        insta::assert_snapshot!(error(r#"{"name":"contrastive"}"#, &[pair]), @"data set `mine`, line 1: the row has 0 labels, but the loss `contrastive` wants a `label` that is 0 or 1");
+        insta::assert_snapshot!(error(r#"{"name":"contrastive"}"#, &[&labelled(r#""label":1"#), &labelled(r#""label":0.5"#)]), @"data set `mine`, line 2: the label 0.5 does not fit: the loss `contrastive` wants a `label` that is 0 or 1");
+        insta::assert_snapshot!(error(r#"{"name":"cosent"}"#, &[&labelled(r#""scores":[1,2]"#)]), @"data set `mine`, line 1: the row has 2 labels, but the loss `cosent` wants a `label` that says how similar the texts are");
+        insta::assert_snapshot!(error(r#"{"name":"margin_mse"}"#, &[triplet]), @"data set `mine`, line 1: the row has 0 labels, but the loss `margin_mse` wants a `label` (positive's score less the negative's) or `scores`: a margin for each negative, or a score for each text but the anchor");
+        insta::assert_snapshot!(error(r#"{"name":"distill_kl"}"#, &[&triplet.replace('}', r#","scores":[1]}"#)]), @"data set `mine`, line 1: the row has 1 labels, but the loss `distill_kl` wants `scores`: one for each text but the anchor");
+        insta::assert_snapshot!(error(r#"{"name":"mnrl"}"#, &[]), @"data set `mine` is empty; there is nothing to learn from");
     }
 }

@@ -24,12 +24,13 @@ impl Parts {
         Ok(Parts { forward: forward(shared)?, backward: backward(shared)? })
     }
 
-    /// The loss of `batch`; adds the gradients of the weights in training to `sum`. At most `tokens` tokens go through the model at a time.
+    /// The loss of `batch`; adds the gradients of the weights in training to `sum`. At most `tokens` tokens go through the model at a time. Both passes leave out the same.
     pub fn run(
         &mut self,
         loss: &mut OfEmbeddings,
         batch: &Columns,
         tokens: usize,
+        seed: i64,
         shared: &Shared,
         sum: &mut Sum,
     ) -> Result<f32> {
@@ -38,9 +39,11 @@ impl Parts {
         let order = by_length(&texts);
         let parts: Vec<(&[usize], Batch)> = cut(&order, &texts, tokens)
             .into_iter()
-            .map(|part| {
+            .zip(0..)
+            .map(|(part, number)| {
                 let part = &order[part];
-                (part, Batch::new(&part.iter().map(|&i| texts[i]).collect::<Vec<_>>(), shared.directory.pooling))
+                let texts: Vec<&Tokens> = part.iter().map(|&i| texts[i]).collect();
+                (part, Batch::new(&texts, &shared.directory.pooling).seeded(seed.wrapping_add(number)))
             })
             .collect();
         let mut embeddings = vec![vec![0.0; rows * dimensions]; batch.texts.len()];
@@ -97,7 +100,7 @@ mod tests {
 
     #[test]
     fn parts_hold_as_many_tokens_as_they_may() {
-        let tokens: Vec<Tokens> = [3, 9, 1, 4, 2].iter().map(|&n| Tokens { ids: vec![0; n], truncated: false }).collect();
+        let tokens: Vec<Tokens> = [3, 9, 1, 4, 2].iter().map(|&n| Tokens { ids: vec![0; n], ..Tokens::default() }).collect();
         let texts: Vec<&Tokens> = tokens.iter().collect();
         let order = by_length(&texts);
         assert_eq!(order, [2, 4, 0, 3, 1]);

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::data::Columns;
+use super::lora::Targets;
 use super::loss::{self, Loss};
 use super::optimizer::{Gradient, Rows};
 use crate::model::batch::Batch;
-use crate::model::builder::Parameter;
+use crate::model::builder::{Additions, Dropout, Parameter};
 use crate::model::directory::ModelDirectory;
-use crate::model::sentence;
+use crate::model::sentence::{self, SentenceEncoder};
 use crate::onnx::{self, DataType, Graph, Operators, Value, differentiate};
 use crate::runtime::session::Input;
 use crate::runtime::trainable::{Buffers, Outputs, Parameters, Trainable};
@@ -34,18 +35,52 @@ pub struct Task {
     pub guide: Option<usize>,
 }
 
+/// A weight of the encoder, or of an adapter beside one of its layers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Weight {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub is_trained: bool,
+}
+
 /// What all graphs have in common.
 pub struct Shared {
     pub directory: ModelDirectory,
-    pub weights: Parameters,
+    /// Which layers have adapters.
+    pub targets: Option<Targets>,
+    pub dropout: Dropout,
+    /// In the order in which the encoder uses them.
+    pub weights: Vec<Weight>,
+    /// Their values.
+    pub values: Parameters,
     pub buffers: Buffers,
-    /// The names of the weights in training, in the order in which the encoder uses them.
-    pub trained: Vec<String>,
     /// The length of an embedding.
     pub dimensions: usize,
     /// What the encoder is built of.
     pub operators: Operators,
     pub downloads: PathBuf,
+}
+
+impl Shared {
+    /// A graph for the encoder.
+    fn graph(&self) -> Graph {
+        Graph::with(self.operators)
+    }
+
+    /// From tokens to embeddings.
+    fn sentence(&self, g: &Graph) -> Result<SentenceEncoder> {
+        sentence(g, &self.directory, self.targets.as_ref(), self.dropout)
+    }
+
+    fn open(&mut self, g: &Graph, free: Vec<String>) -> Result<Trainable> {
+        Trainable::open(&g.to_model()?, &self.values, &mut self.buffers, free, &self.downloads)
+    }
+}
+
+/// From tokens to embeddings, with adapters beside the layers of `targets`, and dropout.
+pub fn sentence(g: &Graph, directory: &ModelDirectory, targets: Option<&Targets>, dropout: Dropout) -> Result<SentenceEncoder> {
+    let adapters = |layer: &str| targets.and_then(|targets| targets.of(layer));
+    sentence::build(g, directory, Additions { adapters: Some(&adapters), dropout })
 }
 
 /// Where the gradient of a weight is found after a run.
@@ -68,7 +103,7 @@ impl Differentiated {
     /// Differentiates `value` and hands the graph to ONNX Runtime.
     fn open(g: &Graph, value: Value, parameters: &[Parameter], shared: &mut Shared) -> Result<Self> {
         let trained: Vec<&Parameter> =
-            shared.trained.iter().filter_map(|name| parameters.iter().find(|parameter| parameter.name == *name)).collect();
+            parameters.iter().zip(&shared.weights).filter(|(_, weight)| weight.is_trained).map(|(p, _)| p).collect();
         let gradients = differentiate(g, value, &trained.iter().map(|p| p.value).collect::<Vec<_>>())?;
         g.output(LOSS, value);
         let mut free = vec![LOSS.to_owned()];
@@ -96,7 +131,7 @@ impl Differentiated {
                 }
             });
         }
-        let graph = Trainable::open(&g.to_model()?, &shared.weights, &mut shared.buffers, free, &shared.downloads)?;
+        let graph = shared.open(g, free)?;
         Ok(Differentiated { graph, places })
     }
 
@@ -107,7 +142,7 @@ impl Differentiated {
         Ok((value, outputs))
     }
 
-    /// The gradients after a run, in the order of [`Shared::trained`]. Of weights that the loss does not depend on they have no rows.
+    /// The gradients after a run, of the weights in training in their order. Of weights that the loss does not depend on they have no rows.
     pub fn gradients<'a>(&self, outputs: &Outputs, buffers: &'a Buffers) -> Result<Vec<Gradient<'a>>> {
         let gradient = |place: &Place| match place {
             Place::Dense(name) => Ok(Gradient::Dense(buffers.get(name)?)),
@@ -126,19 +161,73 @@ impl Differentiated {
 
 /// From tokens to the gradients of a loss in one graph.
 pub fn whole(task: &Task, shared: &mut Shared) -> Result<Differentiated> {
-    let g = Graph::with(shared.operators);
-    let sentence = sentence::build(&g, &shared.directory)?;
+    let g = shared.graph();
+    let sentence = shared.sentence(&g)?;
     let columns = sentence::columns(&g, sentence.embeddings, task.columns);
     let value = loss(&g, task, columns)?;
     Differentiated::open(&g, value, &sentence.parameters, shared)
 }
 
+/// How much there is in a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    pub rows: usize,
+    pub texts: usize,
+    /// Tokens of the longest text.
+    pub longest: usize,
+    /// Of all texts.
+    pub tokens: usize,
+}
+
+impl Size {
+    /// With so many times as many rows.
+    pub fn times(&self, share: f64) -> Self {
+        let part = |count: usize| ((count as f64 * share).ceil() as usize).max(1);
+        Size { rows: part(self.rows), texts: part(self.texts), longest: self.longest, tokens: part(self.tokens) }
+    }
+
+    /// The size of a symbol of the graphs.
+    fn of(&self, symbol: &str) -> usize {
+        match symbol {
+            "rows" => self.texts,
+            "batch" => self.rows,
+            "seq" => self.longest,
+            "places" => self.texts * self.longest,
+            "starts" => self.texts + 1,
+            _ => self.tokens,
+        }
+    }
+}
+
+/// The bytes that the values of the graph of [`whole`] take at most, besides weights and their gradients.
+pub fn peak(task: &Task, shared: &Shared, size: &Size) -> Result<u64> {
+    Ok(outline(task, shared)?.peak(&|symbol| size.of(symbol)))
+}
+
+/// The graph of [`whole`] that nothing runs.
+pub fn outline(task: &Task, shared: &Shared) -> Result<Graph> {
+    let g = shared.graph();
+    let sentence = shared.sentence(&g)?;
+    let columns = sentence::columns(&g, sentence.embeddings, task.columns);
+    let value = loss(&g, task, columns)?;
+    let weights = sentence.parameters.iter().zip(&shared.weights);
+    let trained: Vec<Value> = weights.filter(|(_, weight)| weight.is_trained).map(|(p, _)| p.value).collect();
+    for gradient in differentiate(&g, value, &trained)? {
+        match gradient {
+            onnx::Gradient::Dense(value) => g.output("gradient", value),
+            onnx::Gradient::Rows(pieces) => pieces.into_iter().for_each(|(_, rows)| g.output("rows", rows)),
+            onnx::Gradient::Zero => {}
+        }
+    }
+    Ok(g)
+}
+
 /// From tokens to embeddings.
 pub fn forward(shared: &mut Shared) -> Result<Trainable> {
-    let g = Graph::with(shared.operators);
-    let sentence = sentence::build(&g, &shared.directory)?;
+    let g = shared.graph();
+    let sentence = shared.sentence(&g)?;
     g.output(EMBEDDINGS, sentence.embeddings);
-    Trainable::open(&g.to_model()?, &shared.weights, &mut shared.buffers, vec![EMBEDDINGS.to_owned()], &shared.downloads)
+    shared.open(&g, vec![EMBEDDINGS.to_owned()])
 }
 
 /// The embeddings of a batch `[texts, dimensions]` by a graph of [`forward`].
@@ -148,8 +237,8 @@ pub fn embed(graph: &mut Trainable, batch: &Batch) -> Result<Vec<f32>> {
 
 /// From tokens and the gradients of a loss with respect to the embeddings to those with respect to the weights.
 pub fn backward(shared: &mut Shared) -> Result<Differentiated> {
-    let g = Graph::with(shared.operators);
-    let sentence = sentence::build(&g, &shared.directory)?;
+    let g = shared.graph();
+    let sentence = shared.sentence(&g)?;
     let upstream = g.input(UPSTREAM, DataType::F32, g.shape(sentence.embeddings));
     // The gradient of this sum is the chain rule.
     let along = g.sum(g.sum(g.mul(sentence.embeddings, upstream), -1), 0);
@@ -189,7 +278,7 @@ impl OfEmbeddings {
             free.push(name.clone());
         }
         g.output(LOSS, value);
-        let graph = Trainable::open(&g.to_model()?, &shared.weights, &mut shared.buffers, free, &shared.downloads)?;
+        let graph = shared.open(&g, free)?;
         Ok(OfEmbeddings { graph, names: Names::new(task), columns, gradients })
     }
 
@@ -242,11 +331,4 @@ fn loss(g: &Graph, task: &Task, columns: Vec<Value>) -> Result<Value> {
         _ => Vec::new(),
     };
     Ok(formula.build(g, &loss::Inputs { columns, labels, guides }))
-}
-
-/// The weights that the encoder of `directory` asks for, and the length of an embedding.
-pub fn parameters(directory: &ModelDirectory) -> Result<(Vec<Parameter>, usize)> {
-    let g = Graph::new();
-    let sentence = sentence::build(&g, directory)?;
-    Ok((sentence.parameters, g.last(sentence.embeddings)))
 }

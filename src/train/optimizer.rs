@@ -80,6 +80,17 @@ impl Rows {
         }
     }
 
+    /// As a whole table of `size` elements.
+    #[cfg(test)]
+    pub(super) fn dense(&self, size: usize) -> Vec<f32> {
+        let mut data = vec![0.0; size];
+        for (&entry, &at) in &self.index {
+            data[entry * self.width..(entry + 1) * self.width]
+                .copy_from_slice(&self.data[at * self.width..(at + 1) * self.width]);
+        }
+        data
+    }
+
     fn row(&self, entry: usize) -> Option<&[f32]> {
         self.index.get(&entry).map(|at| &self.data[at * self.width..(at + 1) * self.width])
     }
@@ -96,6 +107,22 @@ impl Gradient<'_> {
         let blocks: Vec<f64> =
             data.par_chunks(1 << 14).map(|c| c.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>()).collect();
         blocks.iter().sum()
+    }
+
+    /// All elements of the gradient of a weight of `size` elements.
+    #[cfg(test)]
+    pub fn to_dense(&self, size: usize) -> Vec<f32> {
+        match self {
+            Gradient::Dense(data) => data.to_vec(),
+            Gradient::Rows(rows) => {
+                let mut dense = vec![0.0; size];
+                for (entry, at) in &rows.index {
+                    let row = &rows.data[at * rows.width..(at + 1) * rows.width];
+                    dense[entry * rows.width..(entry + 1) * rows.width].copy_from_slice(row);
+                }
+                dense
+            }
+        }
     }
 
     /// Its Euclidean norm.

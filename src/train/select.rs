@@ -13,11 +13,11 @@ pub enum Selection {
     #[default]
     All,
     /// Those of the last so many layers, and what comes after the layers.
-    LastLayers(usize),
+    LastLayers(#[schemars(description = "How many layers.")] usize),
     /// All but those that a pattern means.
-    Except(Vec<String>),
+    Except(#[schemars(description = "Names, or patterns with `*`.")] Vec<String>),
     /// Those that a pattern means.
-    Only(Vec<String>),
+    Only(#[schemars(description = "Names, or patterns with `*`.")] Vec<String>),
 }
 
 /// A pattern of names: `*` stands for any characters. A pattern means the weights of that name and those below it, so `embeddings` means
@@ -47,6 +47,11 @@ impl Pattern {
         self.name.is_match(name) || self.below.is_match(name)
     }
 
+    /// Whether it is the pattern of this very name.
+    pub fn is(&self, name: &str) -> bool {
+        self.name.is_match(name)
+    }
+
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -73,8 +78,10 @@ pub fn check<'p>(patterns: impl IntoIterator<Item = &'p Pattern>, names: &[&str]
 
 /// The error of a pattern that means nothing.
 fn nothing(pattern: &str, names: &[&str]) -> anyhow::Error {
-    let near = names.iter().min_by_key(|name| (strsim::osa_distance(name, pattern), **name));
-    let near = near.map(|name| format!("; the most similar one is `{name}`")).unwrap_or_default();
+    let parts = pattern.split('.').count();
+    let heads = names.iter().map(|name| name.splitn(parts + 1, '.').take(parts).collect::<Vec<_>>().join("."));
+    let near = heads.min_by_key(|head| (strsim::osa_distance(head, pattern), head.clone()));
+    let near = near.map(|head| format!("; did you mean `{head}`?")).unwrap_or_default();
     anyhow!("`{pattern}` means none of the model's {} weights{near}", names.len())
 }
 
@@ -160,10 +167,10 @@ mod tests {
     #[test]
     fn what_means_nothing_is_told() {
         let message = |yaml: &str| chosen(yaml).unwrap_err().to_string();
-        insta::assert_snapshot!(message("only: [encoder.layers.1]"), @"");
-        insta::assert_snapshot!(message("last_layers: 3"), @"");
-        insta::assert_snapshot!(message("except: ['*']"), @"");
-        insta::assert_snapshot!(message("only: ['a[']"), @"");
-        insta::assert_snapshot!(message("only: ['']"), @"");
+        insta::assert_snapshot!(message("only: [encoder.layers.1]"), @"`encoder.layers.1` means none of the model's 7 weights; did you mean `encoder.layer.1`?");
+        insta::assert_snapshot!(message("last_layers: 3"), @"`train` names the last 3 layers, and the model has 2");
+        insta::assert_snapshot!(message("except: ['*']"), @"`train` leaves none of the model's weights to be trained");
+        insta::assert_snapshot!(message("only: ['a[']"), @"`a[` is no pattern of names: unclosed character class; missing ']'");
+        insta::assert_snapshot!(message("only: ['']"), @"a pattern of names is empty; write one as `encoder.layer.5.*`");
     }
 }

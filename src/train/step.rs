@@ -6,28 +6,49 @@ use anyhow::{Context, Result, ensure};
 
 use super::data::Columns;
 use super::gradcache::Parts;
-use super::graphs::{self, Differentiated, Names, OfEmbeddings, Shared, Task};
+use super::graphs::{self, Differentiated, Names, OfEmbeddings, Shared, Size, Task, Weight};
+use super::lora::{self, Lora};
 use super::optimizer::{Gradient, Sum};
+use super::select::Selection;
 use crate::model::batch::Batch;
+use crate::model::builder::{Dropout, Parameter};
 use crate::model::directory::ModelDirectory;
 use crate::model::sentence;
 use crate::model::weights::Weights;
-use crate::onnx::Operators;
+use crate::onnx::Graph;
+use crate::runtime::precision::Precision;
 use crate::runtime::trainable::{Buffers, Outputs, Parameters};
+
+/// What is trained of a model, and how.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Choice {
+    pub train: Selection,
+    /// In place of the model's own weights.
+    pub lora: Option<Lora>,
+    pub dropout: Dropout,
+    /// Of what adapters begin with, and of what dropout leaves out.
+    pub seed: u64,
+    /// Tokens that go through the model at once: batches of more go through it in parts (see [`super::gradcache`]). 0 for those of the whole batch.
+    pub mini_batch_tokens: usize,
+    pub precision: Precision,
+}
 
 /// The weights in training, and the graphs that differentiate losses with respect to them.
 pub struct Step {
     shared: Shared,
-    /// Name and shape of each.
-    trained: Vec<(String, Vec<usize>)>,
+    /// What adapters are multiplied by.
+    scale: f32,
     tasks: Vec<Graphs>,
     /// Which of the tasks each data set has: sets that are learnt from alike share graphs.
     task_of: Vec<usize>,
     parts: Option<Parts>,
     /// Of a batch that went through the model in parts.
     sum: Sum,
+    /// Whether there is something in it.
+    is_summed: bool,
     /// Tokens that go through the model at once; 0 for those of the whole batch.
     mini_batch_tokens: usize,
+    seed: u64,
 }
 
 /// The graphs of one task, opened when they are wanted first.
@@ -55,37 +76,41 @@ enum Found {
 }
 
 impl Step {
-    /// Prepares to learn from data sets, `tasks` in their order. Weights whose name `is_trained` refuses stay as they are. Batches of more than
-    /// `mini_batch_tokens` tokens go through the model in parts (see [`super::gradcache`]), unless that is 0. The encoder is built of `operators`.
+    /// Prepares to learn from data sets, `tasks` in their order.
     ///
     /// # Errors
-    /// The weights do not fit the configuration, none is trained, or ONNX Runtime cannot be had.
-    pub fn new(
-        directory: &ModelDirectory,
-        weights: &Weights,
-        tasks: &[Task],
-        is_trained: &dyn Fn(&str) -> bool,
-        mini_batch_tokens: usize,
-        operators: Operators,
-        downloads: &Path,
-    ) -> Result<Self> {
-        let (parameters, dimensions) = graphs::parameters(directory)?;
-        sentence::check(&parameters, directory, weights)?;
-        let trained: Vec<(String, Vec<usize>)> =
-            parameters.iter().filter(|p| is_trained(&p.name)).map(|p| (p.name.clone(), p.shape.clone())).collect();
-        ensure!(!trained.is_empty(), "no weight is left to be trained");
-        // The weights in training first: that is the order they are updated in.
-        let names =
-            trained.iter().map(|(name, _)| name).chain(parameters.iter().map(|p| &p.name).filter(|name| !is_trained(name)));
-        let initial = names.filter_map(|name| {
-            let (shape, data) = weights.get(name)?;
-            Some((name.as_str(), shape, data))
+    /// The weights do not fit the configuration, what is chosen is not there, or ONNX Runtime cannot be had.
+    pub fn new(directory: &ModelDirectory, weights: &Weights, tasks: &[Task], choice: &Choice, downloads: &Path) -> Result<Self> {
+        let targets = choice.lora.as_ref().map(Lora::targets).transpose()?;
+        let operators = choice.precision.operators();
+        let g = Graph::with(operators);
+        let sentence = graphs::sentence(&g, directory, targets.as_ref(), choice.dropout)?;
+        let dimensions = g.last(sentence.embeddings);
+        let adapters: Vec<Option<Vec<f32>>> =
+            sentence.parameters.iter().map(|p| lora::initial(&p.name, &p.shape, choice.seed)).collect();
+        let own = sentence.parameters.iter().zip(&adapters).filter(|(_, adapter)| adapter.is_none()).map(|(p, _)| p.clone());
+        sentence::check(&own.collect::<Vec<_>>(), directory, weights)?;
+        let names: Vec<&str> = sentence.parameters.iter().map(|p| p.name.as_str()).collect();
+        let trained = match &targets {
+            Some(targets) => {
+                targets.check(&names)?;
+                adapters.iter().map(Option::is_some).collect()
+            }
+            None => choice.train.choose(&names)?,
+        };
+        let initial = sentence.parameters.iter().zip(&adapters).filter_map(|(p, adapter)| {
+            let data = adapter.as_deref().or_else(|| weights.get(&p.name).map(|(_, data)| data))?;
+            Some((p.name.as_str(), p.shape.as_slice(), data))
         });
+        let values = Parameters::new(initial, downloads)?;
+        let weight = |(p, is_trained): (&Parameter, bool)| Weight { name: p.name.clone(), shape: p.shape.clone(), is_trained };
         let shared = Shared {
             directory: directory.clone(),
-            weights: Parameters::new(initial, downloads)?,
+            targets,
+            dropout: choice.dropout,
+            weights: sentence.parameters.iter().zip(trained).map(weight).collect(),
+            values,
             buffers: Buffers::default(),
-            trained: trained.iter().map(|(name, _)| name.clone()).collect(),
             dimensions,
             operators,
             downloads: downloads.to_owned(),
@@ -99,19 +124,48 @@ impl Step {
                 different.push(Graphs { task: task.clone(), names: Names::new(task), whole: None, of_embeddings: None });
             }
         }
-        Ok(Step { shared, trained, tasks: different, task_of, parts: None, sum: Sum::default(), mini_batch_tokens })
+        let scale = choice.lora.as_ref().map_or(0.0, |lora| (lora.alpha / lora.rank as f64) as f32);
+        let mini_batch_tokens = choice.mini_batch_tokens;
+        Ok(Step {
+            shared,
+            scale,
+            tasks: different,
+            task_of,
+            parts: None,
+            sum: Sum::default(),
+            is_summed: false,
+            mini_batch_tokens,
+            seed: choice.seed,
+        })
     }
 
     /// The weights in training: name and shape.
     pub fn parameters(&self) -> impl Iterator<Item = (&str, &[usize])> {
-        self.trained.iter().map(|(name, shape)| (name.as_str(), shape.as_slice()))
+        self.shared.weights.iter().filter(|w| w.is_trained).map(|w| (w.name.as_str(), w.shape.as_slice()))
     }
 
-    /// Loss and gradients of a batch of data set `set`.
+    /// The names of all weights of the graph, in the order in which the encoder uses them.
+    pub fn names(&self) -> Vec<&str> {
+        self.shared.weights.iter().map(|w| w.name.as_str()).collect()
+    }
+
+    /// The weights in training, in the order of [`Step::parameters`].
+    pub fn values(&self) -> Vec<&[f32]> {
+        let all = self.shared.values.iter().zip(&self.shared.weights);
+        all.filter(|(_, weight)| weight.is_trained).map(|((_, data), _)| data).collect()
+    }
+
+    /// As [`Step::values`], to be changed in place.
+    pub fn values_mut(&mut self) -> Vec<&mut [f32]> {
+        values_mut(&mut self.shared.values, &self.shared.weights)
+    }
+
+    /// Loss and gradients of a batch of data set `set`. What dropout leaves out follows from the seed and `number`, another one for each batch.
     ///
     /// # Errors
     /// The batch does not fit the data set's task, or ONNX Runtime fails.
-    pub fn run(&mut self, set: usize, batch: &Columns) -> Result<Run> {
+    pub fn run(&mut self, set: usize, batch: &Columns, number: usize) -> Result<Run> {
+        let seed = dropout_seed(self.seed, number);
         let task = *self.task_of.get(set).context("the data set of a batch is not there")?;
         let graphs = self.tasks.get_mut(task).context("the task of a data set is not there")?;
         let width = graphs.task.columns;
@@ -121,12 +175,14 @@ impl Step {
             let loss = opened(&mut graphs.of_embeddings, || OfEmbeddings::open(&graphs.task, &mut self.shared))?;
             let parts = opened(&mut self.parts, || Parts::open(&mut self.shared))?;
             // A sum that nobody took, or that an error left half-way, does not count.
-            self.sum = Sum::default();
-            let loss = parts.run(loss, batch, self.mini_batch_tokens, &self.shared, &mut self.sum)?;
+            if std::mem::replace(&mut self.is_summed, true) {
+                self.sum = Sum::default();
+            }
+            let loss = parts.run(loss, batch, self.mini_batch_tokens, seed, &self.shared, &mut self.sum)?;
             return Ok(Run { loss, tokens, found: Found::Sum });
         }
         let graph = opened(&mut graphs.whole, || graphs::whole(&graphs.task, &mut self.shared))?;
-        let texts = Batch::new(&batch.texts.concat(), self.shared.directory.pooling);
+        let texts = Batch::new(&batch.texts.concat(), &self.shared.directory.pooling).seeded(seed);
         let mut inputs = texts.inputs();
         inputs.extend(graphs.names.inputs(batch));
         let (loss, outputs) = graph.run(&inputs)?;
@@ -139,26 +195,72 @@ impl Step {
     /// # Errors
     /// An output is missing, which a graph of ours has.
     pub fn update<T>(&mut self, run: &Run, update: impl FnOnce(Vec<&mut [f32]>, &[Gradient]) -> T) -> Result<T> {
-        let mut weights = self.shared.weights.values_mut();
-        weights.truncate(self.trained.len());
+        let weights = values_mut(&mut self.shared.values, &self.shared.weights);
         let (task, outputs) = match &run.found {
-            Found::Sum => return Ok(self.sum.take(|gradients| update(weights, gradients))),
+            Found::Sum => {
+                self.is_summed = false;
+                return Ok(self.sum.take(|gradients| update(weights, gradients)));
+            }
             Found::Buffers { task, outputs } => (*task, outputs),
         };
         let graph = self.tasks.get(task).and_then(|graphs| graphs.whole.as_ref()).context("the graph of a run is not open")?;
         Ok(update(weights, &graph.gradients(outputs, &self.shared.buffers)?))
     }
 
-    /// `weights` with those in training replaced by their present values.
-    pub fn weights(&self, weights: &Weights) -> Weights {
-        let mut present = weights.clone();
-        for (name, data) in self.shared.weights.iter().take(self.trained.len()) {
-            if let Some(to) = present.get_mut(name) {
+    /// The elements of all weights, and of those in training.
+    pub fn sizes(&self) -> (usize, usize) {
+        let size = |weight: &Weight| weight.shape.iter().product::<usize>();
+        let weights = &self.shared.weights;
+        (weights.iter().map(size).sum(), weights.iter().filter(|weight| weight.is_trained).map(size).sum())
+    }
+
+    /// The nodes of the graph of data set `set`.
+    #[cfg(test)]
+    pub fn nodes(&self, set: usize) -> Result<usize> {
+        let task = self.task_of.get(set).and_then(|&task| self.tasks.get(task)).context("the task of a data set is not there")?;
+        Ok(graphs::outline(&task.task, &self.shared)?.count())
+    }
+
+    /// The bytes that the values of a batch of data set `set` take at most, when it goes through the model as a whole.
+    ///
+    /// # Errors
+    /// There is no such data set, or its graph cannot be built.
+    pub fn peak(&self, set: usize, size: &Size) -> Result<u64> {
+        let task = self.task_of.get(set).and_then(|&task| self.tasks.get(task)).context("the task of a data set is not there")?;
+        graphs::peak(&task.task, &self.shared, size)
+    }
+
+    /// The model's `weights` with those in training replaced by `values`, in the order of [`Step::parameters`], and adapters merged.
+    pub fn merged(&self, weights: &Weights, values: &[&[f32]]) -> Weights {
+        let mut merged = weights.clone();
+        let named: Vec<(&str, &[f32])> = self.parameters().map(|(name, _)| name).zip(values.iter().copied()).collect();
+        for (name, data) in &named {
+            if let Some(to) = merged.get_mut(name) {
                 to.copy_from_slice(data);
             }
         }
-        present
+        lora::merge(&mut merged, &named, self.scale);
+        merged
     }
+
+    /// `weights` with those in training replaced by their present values.
+    pub fn weights(&self, weights: &Weights) -> Weights {
+        self.merged(weights, &self.values())
+    }
+}
+
+/// The values of those of `weights` that are trained.
+fn values_mut<'a>(values: &'a mut Parameters, weights: &[Weight]) -> Vec<&'a mut [f32]> {
+    values.values_mut().into_iter().zip(weights).filter(|(_, weight)| weight.is_trained).map(|(data, _)| data).collect()
+}
+
+/// The seed of dropout of batch `number`.
+fn dropout_seed(seed: u64, number: usize) -> i64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"dropout").update(&seed.to_le_bytes()).update(&(number as u64).to_le_bytes());
+    let mut bytes = [0; 8];
+    hasher.finalize_xof().fill(&mut bytes);
+    i64::from_le_bytes(bytes)
 }
 
 /// What is in `slot`, opened first if it is empty.

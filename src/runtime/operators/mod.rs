@@ -2,7 +2,11 @@
 //! domain `retune`. To add one: a file here with its [`Definition`], a line in [`ALL`], and the method and rule that build it in
 //! a graph (`onnx/ops/own.rs`).
 
+mod attention;
+mod dropout;
+mod gelu;
 mod gemm;
+mod layer_norm;
 mod tensors;
 
 use std::sync::Arc;
@@ -14,7 +18,17 @@ use retune_kernels::Pool;
 
 use crate::onnx::proto::OWN;
 
-const ALL: &[Definition] = &[gemm::GEMM, gemm::WEIGHT_GRADIENT];
+const ALL: &[Definition] = &[
+    attention::FORWARD,
+    attention::BACKWARD,
+    dropout::DROPOUT,
+    gelu::FORWARD,
+    gelu::BACKWARD,
+    gemm::GEMM,
+    gemm::WEIGHT_GRADIENT,
+    layer_norm::ADD,
+    layer_norm::BACKWARD,
+];
 
 /// An operator: its signature and the function that makes its kernel from a node's attributes.
 #[derive(Clone, Copy)]

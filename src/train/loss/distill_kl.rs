@@ -18,7 +18,6 @@ pub struct DistillKl {
     /// What the model's scores are divided by. Cosines lie close together: 0.05 makes a choice of them.
     pub temperature: f64,
     /// What the teacher's scores are divided by; left out, it is `temperature`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub teacher_temperature: Option<f64>,
 }
 

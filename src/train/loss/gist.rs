@@ -3,8 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::choice::{cross_entropy, own, own_columns};
 use super::similarity::Similarity;
-use super::{BadSetting, Formula, Inputs, Labels, Needs, positive, rows};
+use super::{BadSetting, Formula, Inputs, Labels, Needs, positive};
 use crate::onnx::{Dim, Graph, Value};
 use crate::train::sampling::Sampler;
 
@@ -74,15 +75,16 @@ impl Formula for Gist {
         else {
             return g.scalar(0.0);
         };
-        let own = own(g, *anchor);
         let products = |a: Value, b: Value| g.matmul(a, b, false, true, 1.0);
         let guided = products(*guide_anchor, *guide_positive);
-        let limit = self.limit(g, diagonal(g, guided, own));
+        let itself = own_columns(g, guided);
+        let limit = self.limit(g, own(g, guided, itself));
         let masked = |scores: Value, guided: Value| g.select(g.greater(guided, limit), g.scalar(f32::NEG_INFINITY), scores);
         let scores = products(*anchor, *positive);
-        let mut all = vec![g.select(own, scores, masked(scores, guided))];
-        let apart =
-            |x: Value, guide: Value| g.select(own, g.scalar(f32::NEG_INFINITY), masked(products(x, x), products(guide, guide)));
+        let mut all = vec![g.select(itself, scores, masked(scores, guided))];
+        let apart = |x: Value, guide: Value| {
+            g.select(itself, g.scalar(f32::NEG_INFINITY), masked(products(x, x), products(guide, guide)))
+        };
         if self.contrast_anchors {
             all.push(apart(*anchor, *guide_anchor));
         }
@@ -92,9 +94,8 @@ impl Formula for Gist {
         for (&negative, &guide) in negatives.iter().zip(guide_negatives) {
             all.push(masked(products(*anchor, negative), products(*guide_anchor, guide)));
         }
-        let cold = |x: Value| g.scale(x, (1.0 / self.temperature) as f32);
-        let among = g.log_sum_exp(cold(g.concat(&all, 1, Dim::from("candidates"))), -1);
-        g.mean_all(g.sub(among, cold(diagonal(g, scores, own))))
+        let all = g.concat(&all, 1, Dim::from("candidates"));
+        cross_entropy(g, g.scale(all, (1.0 / self.temperature) as f32))
     }
 
     fn needs(&self) -> Needs {
@@ -131,15 +132,4 @@ impl Gist {
             MarginStrategy::Relative => g.sub(positive, g.mul(g.abs(positive), margin)),
         }
     }
-}
-
-/// Where a row meets its own column: a boolean `[batch, batch]` for rows `x` `[batch, ..]`.
-fn own(g: &Graph, x: Value) -> Value {
-    let (numbers, rows) = (g.numbers(x), rows(g, x));
-    g.equal(g.reshape(numbers, vec![rows.clone(), Dim::Fixed(1)]), g.reshape(numbers, vec![Dim::Fixed(1), rows]))
-}
-
-/// The diagonal of `x` `[batch, batch]` → `[batch, 1]`.
-fn diagonal(g: &Graph, x: Value, own: Value) -> Value {
-    g.sum(g.select(own, x, g.scalar(0.0)), -1)
 }

@@ -16,7 +16,7 @@ pub struct Matryoshka {
     /// The lengths, in any order. The model's own length is best among them.
     pub dims: Vec<usize>,
     /// What the loss of each length counts; left out, 1 each.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub weights: Option<Vec<f64>>,
 }
 

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::choice::cross_entropy;
 use super::similarity::Similarity;
 use super::{BadSetting, Formula, Inputs, Labels, Needs, positive};
 use crate::onnx::{Dim, Graph, Value};
@@ -36,13 +37,12 @@ impl Formula for Mnrl {
         let [positives, ..] = candidates else { return g.scalar(0.0) };
         let scale = self.scale as f32;
         let all = if let [one] = candidates { *one } else { g.concat(candidates, 0, Dim::from("candidates")) };
-        let mut among = g.log_sum_exp(g.matmul(*anchors, all, false, true, scale), -1);
-        if self.symmetric {
-            let backwards = g.log_sum_exp(g.matmul(*positives, *anchors, false, true, scale), -1);
-            among = g.scale(g.add(among, backwards), 0.5);
+        let forwards = cross_entropy(g, g.matmul(*anchors, all, false, true, scale));
+        if !self.symmetric {
+            return forwards;
         }
-        let chosen = g.scale(g.sum(g.mul(*anchors, *positives), -1), scale);
-        g.mean_all(g.sub(among, chosen))
+        let backwards = cross_entropy(g, g.matmul(*positives, *anchors, false, true, scale));
+        g.scale(g.add(forwards, backwards), 0.5)
     }
 
     fn needs(&self) -> Needs {

@@ -1,6 +1,7 @@
 //! Losses. To add one: a file here with its settings and its formula, a variant of [`Loss`] and its line in [`Loss::formula`].
 
 pub mod angle;
+mod choice;
 pub mod contrastive;
 pub mod cosent;
 pub mod distance;
