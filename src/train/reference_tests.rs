@@ -48,6 +48,7 @@ struct Expected {
 struct Exact {
     name: String,
     steps: Vec<ExactStep>,
+    probe_embeddings_after: Vec<Vec<f32>>,
 }
 
 #[derive(Deserialize)]
@@ -61,11 +62,12 @@ fn cases() -> Vec<Case> {
 }
 
 /// The case `name`. Where its gradients are small differences of numbers near 1, so that the reference's single precision is off by
-/// more than is allowed here, their norms are those of double precision.
+/// more than is allowed here, their norms, and where they lead, are those of double precision.
 fn case(name: &str) -> Case {
     let mut case = cases().into_iter().find(|c| c.name == name).unwrap();
     let exact: Exact = serde_json::from_str(include_str!("../../tests/fixtures/training_f64.json")).unwrap();
     if exact.name == name {
+        case.probe_embeddings_after = exact.probe_embeddings_after;
         for (step, exact) in case.steps.iter_mut().zip(exact.steps) {
             step.grad_norm_before_clipping = exact.grad_norm_before_clipping;
             step.parameter_grad_norms = exact.parameter_grad_norms;
@@ -286,12 +288,13 @@ fn parts_of_a_batch_give_the_gradients_of_the_whole() {
         };
         let ((whole, names, expected), (parts, _, found)) = (run(0), run(200));
         assert!(relative(parts.into(), whole.into()) <= 1e-5, "{loss}: {parts} instead of {whole}");
+        let length = |v: &[f32]| v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        let largest = expected.iter().map(|gradient| length(gradient)).fold(0.0, f64::max);
         let mut worst = 0.0f64;
         for ((name, expected), found) in names.iter().zip(&expected).zip(&found) {
-            let length = |v: &[f32]| v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
             let difference: Vec<f32> = expected.iter().zip(found).map(|(a, b)| a - b).collect();
-            // The gradients of key biases are rounding errors of 0.
-            let off = length(&difference) / length(expected).max(1e-3);
+            // The gradients of key biases are rounding errors of 0, in the measure of the others.
+            let off = length(&difference) / length(expected).max(1e-3 * largest);
             assert!(off <= 1e-5, "{loss}: the gradient of `{name}` is off by {off:.1e}");
             worst = worst.max(off);
         }
