@@ -14,7 +14,6 @@ use crate::model::testing::minilm;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::Weights;
 use crate::runtime::precision::Precision;
-use crate::runtime::precision::Precision;
 use crate::runtime::testing::downloads;
 
 struct Setting {
@@ -35,7 +34,7 @@ impl Setting {
             (2, row("how is BERT trained", "it is trained by hiding words and guessing them")),
             (3, row("too many requests", "a server answers 429 when a client asks too often")),
         ];
-        let set = DataSet { name: "pairs".into(), rows, loss: serde_json::from_str::<Loss>(r#"{"name": "mnrl"}"#).unwrap() };
+        let set = DataSet { name: "pairs".into(), rows, loss: serde_json::from_str::<Loss>(r#"{"name": "mnrl", "scale": 1}"#).unwrap() };
         let tokenizer = Tokenizer::open(&directory.path, directory.max_seq_length).unwrap();
         let data = Data::new(
             &[set],
@@ -65,7 +64,7 @@ impl Setting {
 fn frozen_parts_cost_no_backward_work() {
     let setting = Setting::new();
     let nodes = |train: Selection, lora: Option<Lora>| {
-        let step = setting.step(&setting.initial, Choice { train, lora, precision: Precision::Fp32, ..Choice::default() });
+        let step = setting.step(&setting.initial, Choice { train, lora, ..Choice::default() });
         (step.nodes(0).unwrap(), step.parameters().count())
     };
     let (all, weights) = nodes(Selection::All, None);
@@ -88,11 +87,11 @@ fn frozen_parts_cost_no_backward_work() {
 fn adapters_that_are_merged_give_what_they_gave() {
     let setting = Setting::new();
     let lora = Lora { rank: 4, alpha: 8.0, ..Lora::default() };
-    let mut step = setting.step(&setting.initial, Choice { lora: Some(lora), precision: Precision::Fp32, ..Choice::default() });
+    let mut step = setting.step(&setting.initial, Choice { lora: Some(lora), ..Choice::default() });
     let names: Vec<String> = step.parameters().map(|(name, _)| name.to_owned()).collect();
     assert_eq!(names.len(), 6 * 2 * 2);
     assert_eq!(names[0], "encoder.layer.0.attention.self.query.lora_A.weight");
-    let mut plain = setting.step(&setting.initial, Choice { precision: Precision::Fp32, ..Choice::default() });
+    let mut plain = setting.step(&setting.initial, Choice::default());
     let before = setting.run(&mut plain, 0).0;
     assert_eq!(setting.run(&mut step, 0).0, before, "adapters do nothing at first");
     let mut optimizer = Optimizer::new(AdamW::default(), step.parameters());
@@ -103,7 +102,7 @@ fn adapters_that_are_merged_give_what_they_gave() {
     }
     let after = setting.run(&mut step, 0).0;
     assert!((after - before).abs() > 1e-3, "{before} became {after}");
-    let mut merged = setting.step(&step.weights(&setting.initial), Choice { precision: Precision::Fp32, ..Choice::default() });
+    let mut merged = setting.step(&step.weights(&setting.initial), Choice::default());
     let found = setting.run(&mut merged, 0).0;
     assert!((found - after).abs() <= 1e-4 * after.abs(), "{found} instead of {after}");
 }
@@ -111,13 +110,7 @@ fn adapters_that_are_merged_give_what_they_gave() {
 #[test]
 fn dropout_follows_from_seed_and_number() {
     let setting = Setting::new();
-    let choice = |dropout, seed, mini_batch_tokens| Choice {
-        dropout,
-        seed,
-        mini_batch_tokens,
-        precision: Precision::Fp32,
-        ..Choice::default()
-    };
+    let choice = |dropout, seed, mini_batch_tokens| Choice { dropout, seed, mini_batch_tokens, ..Choice::default() };
     let run = |choice: Choice, number| setting.run(&mut setting.step(&setting.initial, choice), number);
     let off = run(choice(Dropout::Off, 1, 0), 0);
     let first = run(choice(Dropout::Model, 1, 0), 0);

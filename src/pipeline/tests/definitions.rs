@@ -146,8 +146,8 @@ stages:
     let ports = |id: &str| -> Vec<&str> {
         pipeline.stages.iter().find(|node| node.id == id).unwrap().inputs.iter().map(|edge| edge.port.as_str()).collect()
     };
-    assert_eq!(ports("with/tuned"), ["model", "triplets", "eval"]);
-    assert_eq!(ports("without/tuned"), ["model", "triplets"]);
+    assert_eq!(ports("with/tuned"), ["model", "triplets[triplets]", "eval"]);
+    assert_eq!(ports("without/tuned"), ["model", "triplets[triplets]"]);
 }
 
 #[test]
