@@ -352,7 +352,8 @@ impl<'a> Wiring<'a> {
         })
     }
 
-    /// The output that an edge names, or else the only one there is; plain files beside one of another kind (plots) are to be named.
+    /// The output that an edge names, or else the only one there is. Plain files (plots) beside one of another kind are to be named, unless the user
+    /// declared them.
     fn of_any_kind(
         &self,
         name: Option<&str>,
@@ -364,7 +365,9 @@ impl<'a> Wiring<'a> {
             (Some(name), outputs) => self.called(name, outputs, from, id),
             (None, [only]) => Ok(*only),
             (None, outputs) => {
-                let mut others = outputs.iter().filter(|output| output.kind != Kind::File);
+                let body = self.expanded.members.get(from).map(|member| &member.body);
+                let is_ours = matches!(body, Some(Body::Kind(kind)) if kind.declared.is_none());
+                let mut others = outputs.iter().filter(|output| is_ours && output.kind != Kind::File);
                 if let (Some(only), None) = (others.next(), others.next()) {
                     return Ok(*only);
                 }

@@ -546,8 +546,8 @@ mod tests {
     fn a_reference_can_stand_for_every_value_but_the_one_that_chooses() {
         let schema = pipeline();
         let at = |pointer: &str| schema.pointer(pointer).unwrap().to_string();
-        insta::assert_snapshot!(at("/$defs/with.train/properties/lr"), @r##"{"description":"Peak learning rate.","default":0.00002,"anyOf":[{"type":"number"},{"$ref":"#/$defs/reference"}]}"##);
-        insta::assert_snapshot!(at("/$defs/with.train.Loss/oneOf/0/properties/name"), @r#"{"type":"string","const":"triplet","description":"Triplet loss, `mean relu(d(anchor, positive) − d(anchor, negative) + margin)`, as `TripletLoss` of sentence-transformers 6.2."}"#);
+        insta::assert_snapshot!(at("/$defs/with.train/properties/lr"), @r##"{"anyOf":[{"type":"number"},{"$ref":"#/$defs/reference"}],"default":0.00002,"description":"Peak learning rate."}"##);
+        insta::assert_snapshot!(at("/$defs/with.train.Loss/oneOf/0/properties/name"), @r#"{"const":"triplet","description":"Triplet loss, `mean relu(d(anchor, positive) − d(anchor, negative) + margin)`, as `TripletLoss` of sentence-transformers 6.2.","type":"string"}"#);
         insta::assert_snapshot!(at("/$defs/with.train/properties/base_model/type"), @r#"["string","null"]"#);
     }
 }

@@ -314,7 +314,7 @@ mod tests {
         insta::assert_snapshot!(value(&one, "metrics.ndcg@10").unwrap_err(), @"`metrics.ndcg@10` may mean `metrics.fine-tuned.ndcg@10` or `metrics.x/fine-tuned.ndcg@10` in run `20261125-000001-t-0001`; write one of them, or leave such runs out, for example with `--where 'pipeline!=tech-docs'`");
         assert_eq!(value(&one, "metrics.x/fine-tuned.ndcg@10").unwrap(), "metrics.x/fine-tuned.ndcg@10 = 0.55");
         assert_eq!(value(&one, "metrics.fine-tuned.ndcg@10").unwrap(), "metrics.fine-tuned.ndcg@10 = 0.55");
-        insta::assert_snapshot!(value(&one, "params.top_k").unwrap_err(), @"`params.top_k` may mean `stages.retrieved.with.top_k` or `stages.answers.with.top_k` in run `20261125-000001-t-0001`; write one of them, or leave such runs out, for example with `--where 'pipeline!=tech-docs'`");
+        insta::assert_snapshot!(value(&one, "params.top_k").unwrap_err(), @"`params.top_k` may mean `stages.answers.with.top_k` or `stages.retrieved.with.top_k` in run `20261125-000001-t-0001`; write one of them, or leave such runs out, for example with `--where 'pipeline!=tech-docs'`");
     }
 
     #[test]

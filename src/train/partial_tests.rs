@@ -34,7 +34,11 @@ impl Setting {
             (2, row("how is BERT trained", "it is trained by hiding words and guessing them")),
             (3, row("too many requests", "a server answers 429 when a client asks too often")),
         ];
-        let set = DataSet { name: "pairs".into(), rows, loss: serde_json::from_str::<Loss>(r#"{"name": "mnrl", "scale": 1}"#).unwrap() };
+        let set = DataSet {
+            name: "pairs".into(),
+            rows,
+            loss: serde_json::from_str::<Loss>(r#"{"name": "mnrl", "scale": 1}"#).unwrap(),
+        };
         let tokenizer = Tokenizer::open(&directory.path, directory.max_seq_length).unwrap();
         let data = Data::new(
             &[set],

@@ -53,7 +53,7 @@ stages:
     name: a
     description: "two models and what sets them apart"
     params:
-      rates: { low: 0.00004, high: 0.00005 }
+      rates: { high: 0.00005, low: 0.00004 }
       source: all-MiniLM-L6-v2
     env:
       DEPTH: { default: 100 }
@@ -65,34 +65,34 @@ stages:
       judged:
         uses: judge
         with:
-          queries: q.jsonl
           match: substring
-          without_judgements: fail
+          queries: q.jsonl
           split: test
+          without_judgements: fail
       before:
         uses: evaluate
         inputs:
           model: base.model
           judgements: judged.judgements
         with:
-          convention: trec
           accuracy_at: [1, 3, 5, 10]
-          precision_recall_at: [1, 3, 5, 10]
+          convention: trec
+          depth: 100
+          map_at: [100]
           mrr_at: [10]
           ndcg_at: [3]
-          map_at: [100]
-          depth: 100
+          precision_recall_at: [1, 3, 5, 10]
       triplets:
         uses: mine
         inputs:
           judgements: judged.judgements
         with:
-          negatives: 1
           format: triplet
-          scores: false
+          negatives: 1
           negatives_from: random
-          range_min: 0
           range_max: 20
+          range_min: 0
+          scores: false
           seed: 42
       tuned:
         uses: train
@@ -101,25 +101,25 @@ stages:
           triplets:
             triplets: triplets.triplets
         with:
-          loss: { name: triplet, distance: cosine, margin: 0.5 }
-          epochs: 1
+          accumulation: 1
           batch_size: 8
+          checkpoint_steps: 100
+          epochs: 1
+          eval_steps: 50
+          layer_decay: 1.0
+          loss: { distance: cosine, margin: 0.5, name: triplet }
+          lr: 0.00004
+          max_grad_norm: 1.0
+          metric: ndcg@10
           mini_batch_tokens: 0
           mixing: proportional
-          accumulation: 1
-          precision: auto
-          lr: 0.00004
-          schedule: linear
-          warmup_steps: 10
-          layer_decay: 1.0
-          weight_decay: 0.01
-          max_grad_norm: 1.0
-          train: all
-          eval_steps: 50
-          metric: ndcg@10
           patience: 0
-          checkpoint_steps: 100
+          precision: auto
+          schedule: linear
           seed: 42
+          train: all
+          warmup_steps: 10
+          weight_decay: 0.01
     "#);
     let again = parse(&pipeline.resolved(), Path::new("elsewhere/lock.yaml"), &[], &Allowed::anywhere()).unwrap();
     assert_eq!((content(&again), ids(&again)), (content(&pipeline), ids(&pipeline)));

@@ -677,18 +677,18 @@ fn problems_are_data_for_programs() {
     insta::assert_json_snapshot!(error.to_json(), @r#"
     [
       {
-        "file": "pipelines/a.yaml",
-        "line": 2,
         "column": 3,
-        "message": "`é` cannot be a stage's name",
-        "help": "use letters, digits, `_` and `-`, at most 100"
+        "file": "pipelines/a.yaml",
+        "help": "use letters, digits, `_` and `-`, at most 100",
+        "line": 2,
+        "message": "`é` cannot be a stage's name"
       },
       {
-        "file": "pipelines/a.yaml",
-        "line": 2,
         "column": 3,
-        "message": "stage `é` does not say which kind of stage it is",
-        "help": "add `uses: KIND`"
+        "file": "pipelines/a.yaml",
+        "help": "add `uses: KIND`",
+        "line": 2,
+        "message": "stage `é` does not say which kind of stage it is"
       }
     ]
     "#);

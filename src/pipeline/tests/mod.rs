@@ -82,7 +82,7 @@ fn a_resolved_pipeline_is_read_as_the_same_pipeline() {
     description: "two models"
     params:
       model: all-MiniLM-L6-v2
-      rates: { low: 0.00002, all: [0.00001, 0.00002] }
+      rates: { all: [0.00001, 0.00002], low: 0.00002 }
     env:
       DATA: { default: data }
       DEPTH: { default: 100 }

@@ -78,7 +78,7 @@ mod tests {
         insta::assert_snapshot!(error("a.json", "[{\"text\": \"x\"}, \"y\"]"), @"record 2: expected an object with a text, found a string");
         insta::assert_snapshot!(error("a.json", "3"), @"expected an object or an array of objects, found a number");
         insta::assert_snapshot!(error("a.jsonl", "{\"text\": \"x\"}\n{\"text\": }"), @"line 2: expected value at column 10");
-        insta::assert_snapshot!(error("a.jsonl", "{\"txt\": \"x\", \"id\": 1}"), @"line 1: there is no field `text`, `content`, `body`; the fields are `txt`, `id`; name the one that holds the text with `text_field`");
+        insta::assert_snapshot!(error("a.jsonl", "{\"txt\": \"x\", \"id\": 1}"), @"line 1: there is no field `text`, `content`, `body`; the fields are `id`, `txt`; name the one that holds the text with `text_field`");
         insta::assert_snapshot!(error("a.jsonl", "{\"text\": [1]}"), @"line 1: field `text`: the text must be a string; name another field with `text_field`");
     }
 }
