@@ -452,8 +452,7 @@ impl<'a> FanOut<'a> {
         let stage = &self.expanded.members.get(member)?.stage.id;
         let names: Vec<Rc<str>> = selection.collected.iter().filter_map(|column| table.axes.get(*column).cloned()).collect();
         let label = |row: &Row| -> Option<Rc<str>> {
-            // Within a definition, an input of it is known by its name alone.
-            let label = feed.label.map(|label| label.strip_prefix("inputs.").unwrap_or(label))?;
+            let label = feed.label?;
             if names.is_empty() {
                 return Some(label.into());
             }
