@@ -19,7 +19,6 @@ use common::{Arguments, scratch, table, time};
 use retune::artifact::Example;
 use retune::cancel::Cancel;
 use retune::model::builder::Dropout;
-use retune::model::builder::Dropout;
 use retune::model::catalogue;
 use retune::model::directory::ModelDirectory;
 use retune::model::prompts::Prompts;
