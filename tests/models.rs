@@ -121,7 +121,7 @@ fn prompts_go_before_texts() {
     assert_eq!(serde_json::from_str::<Vec<f32>>(&query).unwrap().len(), 6);
     let ended = encode(&project, &["model", "--prompt", "quary"], "x");
     assert_eq!(ended.status(), 2);
-    insta::assert_snapshot!(ended.stderr(), @"error: the model has no prompt `quary`; it has `query`, `passage`, `document`; to put a text of your own before every line, use `--prompt-text`");
+    insta::assert_snapshot!(ended.stderr(), @"error: the model has no prompt `quary`; it has `passage`, `query`, `document`; to put a text of your own before every line, use `--prompt-text`");
 }
 
 #[test]
