@@ -236,7 +236,8 @@ fn restore(path: &Path, weights: &[(&str, usize)]) -> Result<Restored> {
         Ok(data.iter().map(|b| f32::from_le_bytes(*b)).collect())
     };
     let all = |part: &str| weights.iter().map(|(name, size)| floats(part, name, *size)).collect::<Result<Vec<_>>>();
-    let progress = Progress { steps: passed(&file)?, evaluations: header.evaluations()?, loss_scale: header.loss_scale };
+    let loss_scale = header.loss_scale;
+    let progress = Progress { steps: passed(&file)?, evaluations: header.evaluations()?, loss_scale };
     let best = if progress.evaluations.is_empty() { None } else { Some(all("best")?) };
     let moments = all("first")?.into_iter().zip(all("second")?).collect();
     Ok(Restored { weights: all("weight")?, moments, best, progress })
