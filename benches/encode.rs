@@ -92,7 +92,7 @@ fn main() {
     if fastembed.is_some() {
         println!(
             "fastembed runs `onnx/model.onnx` of retune's own export as a custom model, since its hub need not be reachable, in batches of 32, \
-             which suit it better here than its default of 256"
+             as sentence-transformers"
         );
     }
 }
@@ -109,7 +109,7 @@ fn job(texts: &Texts, folder: &Path) -> Job {
         model,
         export: target,
         max_seq_length: directory.max_seq_length,
-        dimensions: directory.config.hidden_size,
+        dimensions: directory.dimensions(),
         texts: texts.passages.iter().take(PASSAGES).chain(texts.queries.iter().take(QUERIES)).cloned().collect(),
     }
 }
@@ -131,6 +131,7 @@ fn report(job: &Job, name: &str, contenders: Vec<Contender>, folder: &Path) {
     let texts: Vec<&str> = job.texts.iter().map(String::as_str).collect();
     let tokens: usize = tokenizer.encode(&texts).expect("the tokenizer takes any text").iter().map(|text| text.ids.len()).sum();
     let fp32 = contenders.iter().find(|contender| contender.name.ends_with("fp32"));
+    let fastembed = contenders.iter().find(|contender| contender.name == "fastembed");
     let expected = fp32.map(|peer| floats(&vectors(folder, &peer.name)));
     let line = |contender: &Contender| {
         let seconds = contender.seconds(0).seconds;
@@ -144,14 +145,15 @@ fn report(job: &Job, name: &str, contenders: Vec<Contender>, folder: &Path) {
             format!("{:.1}", texts.len() as f64 / seconds),
             format!("{:.0}", tokens as f64 / seconds),
         ];
-        row.extend(contender.cells(0, fp32));
+        row.extend(contender.cells(0, &[fp32, fastembed]));
         row.push(off.map_or_else(|| "–".into(), |off| format!("{off:.1e}")));
         row
     };
     let rows: Vec<Vec<String>> = contenders.iter().map(line).collect();
     contenders.into_iter().for_each(Contender::end);
     println!("\n{name}: {} texts, {tokens} tokens without padding, cut after {}", texts.len(), job.max_seq_length);
-    let headings = ["", "texts/s", "tokens/s", "all", "range", "processor time", "speed", "memory", "off from fp32"];
+    let headings =
+        ["", "texts/s", "tokens/s", "all", "range", "processor time", "to fp32", "to fastembed", "memory", "off from fp32"];
     table(&headings, &rows);
 }
 

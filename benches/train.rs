@@ -18,16 +18,21 @@ use common::texts::Texts;
 use common::{Arguments, scratch, table, time};
 use retune::artifact::Example;
 use retune::cancel::Cancel;
+use retune::model::builder::Dropout;
 use retune::model::catalogue;
 use retune::model::directory::ModelDirectory;
+use retune::model::prompts::Prompts;
 use retune::model::source::{Fetching, fetch};
 use retune::model::tokenizer::Tokenizer;
 use retune::model::weights::Weights;
-use retune::runtime::cache;
+use retune::runtime::precision::Precision;
+use retune::runtime::{Runtime, cache};
 use retune::train::data::{Data, DataSet, Sampling};
-use retune::train::optimizer::AdamW;
+use retune::train::progress::Progress;
 use retune::train::sampling::{Mixing, Sampler};
-use retune::train::trainer::{Observer, StepReport};
+use retune::train::select::Selection;
+use retune::train::step::Choice;
+use retune::train::trainer::{Observer, Place, StepReport};
 use retune::train::{Settings, train};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -44,20 +49,41 @@ struct Setting {
     loss: Value,
     negative: bool,
     batch_size: usize,
+    train: Selection,
+    /// `None` is the model's own.
+    dropout: Option<f32>,
 }
 
 fn settings() -> Vec<Setting> {
-    let triplet = json!({ "name": "triplet", "margin": 5.0 });
-    let mnrl = json!({ "name": "mnrl", "scale": 20.0 });
+    let triplet = |name, title, train, dropout| Setting {
+        name,
+        title,
+        loss: json!({ "name": "triplet", "margin": 5.0 }),
+        negative: true,
+        batch_size: 8,
+        train,
+        dropout,
+    };
+    let no_embeddings = Selection::Except(vec!["embeddings".into()]);
     vec![
+        triplet("triplet", "triplet loss, batch 8, without dropout", Selection::All, Some(0.0)),
         Setting {
-            name: "triplet",
-            title: "triplet loss, batch 8, without dropout",
-            loss: triplet,
-            negative: true,
-            batch_size: 8,
+            name: "mnrl",
+            title: "multiple negatives ranking loss, batch 32, without dropout",
+            loss: json!({ "name": "mnrl", "scale": 20.0 }),
+            negative: false,
+            batch_size: 32,
+            train: Selection::All,
+            dropout: Some(0.0),
         },
-        Setting { name: "mnrl", title: "MNRL, batch 32, without dropout", loss: mnrl, negative: false, batch_size: 32 },
+        triplet("dropout", "triplet loss, batch 8, with the model's dropout, which each draws by itself", Selection::All, None),
+        triplet("no-embeddings", "triplet loss, batch 8, without dropout, embeddings frozen", no_embeddings, Some(0.0)),
+        triplet(
+            "last-layers",
+            "triplet loss, batch 8, without dropout, the last 2 layers only",
+            Selection::LastLayers(2),
+            Some(0.0),
+        ),
     ]
 }
 
@@ -74,17 +100,16 @@ struct Job {
     lr: f64,
     seed: u64,
     /// `None` is the model's own.
-    dropout: Option<f64>,
-    /// Only so many of the last layers are trained.
-    last_layers: Option<usize>,
+    dropout: Option<f32>,
+    train: Selection,
 }
 
 fn main() {
     let own: Vec<String> = std::env::args().collect();
-    if let [_, flag, job] = own.as_slice()
+    if let [_, flag, job, precision] = own.as_slice()
         && flag == "--contender"
     {
-        return contend(Path::new(job));
+        return contend(Path::new(job), precision);
     }
     let settings = settings();
     let known: Vec<&str> = settings.iter().map(|setting| setting.name).chain(["--no-peers", "--profile"]).collect();
@@ -132,8 +157,8 @@ fn job(setting: &Setting, texts: &Texts, model: &Path) -> Job {
         loss: setting.loss.clone(),
         lr: 2e-5,
         seed: SEED,
-        dropout: Some(0.0),
-        last_layers: None,
+        dropout: setting.dropout,
+        train: setting.train.clone(),
     };
     job.batches = data(&job).epoch(SEED, 0).into_iter().map(|batch| batch.rows).collect();
     job
@@ -152,7 +177,7 @@ fn data(job: &Job) -> Data {
     // Shuffled without a look at the texts, so that every batch has its rows.
     let sampling = Sampling { batch_size: job.batch_size, sampler: Some(Sampler::Shuffled), mixing: Mixing::default() };
     let tokenizer = Tokenizer::open(&job.model, job.max_seq_length).expect("it is a model");
-    Data::new(&[set], &tokenizer, sampling).expect("the rows fit the loss")
+    Data::new(&[set], &tokenizer, &Prompts::default(), sampling).expect("the rows fit the loss")
 }
 
 /// Real tokens a step.
@@ -164,14 +189,20 @@ fn tokens(job: &Job) -> f64 {
 }
 
 /// This program as retune's side.
-fn retune(file: &Path) -> Command {
+fn retune(file: &Path, precision: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("the program knows itself"));
-    command.arg("--contender").arg(file);
+    command.arg("--contender").arg(file).arg(precision);
     command
 }
 
+/// The precisions that retune is measured in: bf16 too where the processor has instructions for it.
+fn precisions() -> &'static [&'static str] {
+    if Precision::Auto.is_bf16() { &["fp32", "bf16"] } else { &["fp32"] }
+}
+
 fn compare(job: &Job, file: &Path, python: Option<&Path>, folder: &Path) {
-    let mut contenders = vec![Contender::start("retune", retune(file), folder)];
+    let start = |precision: &&str| Contender::start(&format!("retune {precision}"), retune(file, precision), folder);
+    let mut contenders: Vec<Contender> = precisions().iter().map(start).collect();
     for precision in ["fp32", "bf16"] {
         let Some(python) = python else { break };
         let mut command = Command::new(python);
@@ -188,59 +219,73 @@ fn compare(job: &Job, file: &Path, python: Option<&Path>, folder: &Path) {
 
 fn report(job: &Job, contenders: Vec<Contender>) {
     let tokens = tokens(job);
-    let fp32 = contenders.iter().find(|contender| contender.name.ends_with("fp32"));
+    let peer =
+        |precision: &str| contenders.iter().find(|contender| contender.name == format!("sentence-transformers {precision}"));
+    let (fp32, bf16) = (peer("fp32"), peer("bf16"));
     let line = |contender: &Contender| {
         let (seconds, losses) = (contender.seconds(WARM_UP).seconds, contender.losses());
         let off = fp32.map(|peer| losses.iter().zip(peer.losses()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max));
         let mut row =
             vec![contender.name.clone(), format!("{:.2}", job.batch_size as f64 / seconds), format!("{:.0}", tokens / seconds)];
-        row.extend(contender.cells(WARM_UP, fp32));
+        row.extend(contender.cells(WARM_UP, &[fp32, bf16]));
         row.push(losses.last().map_or_else(|| "–".into(), |loss| format!("{loss:.5}")));
         row.push(off.map_or_else(|| "–".into(), |off| format!("{off:.1e}")));
         row
     };
     let rows: Vec<Vec<String>> = contenders.iter().map(line).collect();
-    contenders.into_iter().for_each(Contender::end);
-    let headings =
-        ["", "rows/s", "tokens/s", "a step", "range", "processor time", "speed", "memory", "last loss", "off from fp32"];
+    let headings = [
+        "",
+        "rows/s",
+        "tokens/s",
+        "a step",
+        "range",
+        "processor time",
+        "to fp32",
+        "to bf16",
+        "memory",
+        "last loss",
+        "off from fp32",
+    ];
     table(&headings, &rows);
+    contenders.into_iter().for_each(Contender::end);
     println!("{tokens:.0} tokens a step, without padding");
 }
 
 fn profile(file: &Path, folder: &Path) {
-    let profiles = folder.join("profiles");
-    fs::create_dir(&profiles).expect("target/ can be written");
-    let mut command = retune(file);
-    command.env("RETUNE_PROFILE", profiles.join("step"));
-    let mut contender = Contender::start("retune", command, folder);
-    (0..STEPS).for_each(|_| contender.turn());
-    let step = contender.turns[WARM_UP..].iter().map(|turn| turn.seconds).sum::<f64>() / (STEPS - WARM_UP) as f64;
-    contender.end();
-    println!("mean of {} steps: {}", STEPS - WARM_UP, time(step));
-    table(&["", "calls", "ms a step", "share"], &Profile::read(&profiles, WARM_UP).rows(step));
+    for precision in precisions() {
+        let profiles = folder.join(format!("profiles-{precision}"));
+        fs::create_dir(&profiles).expect("target/ can be written");
+        let mut command = retune(file, precision);
+        command.env("RETUNE_PROFILE", profiles.join("step"));
+        let mut contender = Contender::start(&format!("retune {precision}"), command, folder);
+        (0..STEPS).for_each(|_| contender.turn());
+        let step = contender.turns[WARM_UP..].iter().map(|turn| turn.seconds).sum::<f64>() / (STEPS - WARM_UP) as f64;
+        contender.end();
+        println!("\n{precision}, mean of {} steps: {}", STEPS - WARM_UP, time(step));
+        table(&["", "calls", "ms a step", "share"], &Profile::read(&profiles, WARM_UP).rows(step));
+    }
 }
 
 /// retune's side: the training of the stage `train`, which waits for its turn after each step.
-fn contend(file: &Path) {
+fn contend(file: &Path, precision: &str) {
     let job: Job = serde_json::from_slice(&fs::read(file).expect("the job is there")).expect("it is a job");
     let directory = ModelDirectory::open(&job.model).expect("it is a model");
     let weights = Weights::read(&directory.weights()).expect("the model has weights");
-    let settings = Settings {
-        epochs: 1,
-        mini_batch_tokens: 0,
-        lr: job.lr,
-        optimizer: AdamW::default(),
-        warmup_steps: 0,
-        max_grad_norm: 1.0,
-        eval_steps: 0,
-        seed: job.seed,
+    let choice = Choice {
+        train: job.train.clone(),
+        precision: serde_json::from_value(json!(precision)).expect("it is a precision"),
+        dropout: job
+            .dropout
+            .map_or(Dropout::Model, |share| if share > 0.0 { Dropout::Share(share as f32) } else { Dropout::Off }),
+        ..Choice::default()
     };
-    let data = data(&job);
+    let settings = Settings { choice, lr: job.lr, seed: job.seed, ..Settings::default() };
+    let (data, folder) = (data(&job), scratch());
     println!("ready");
     wait();
+    let place = Place { runtime: &Runtime::from(&cache::folder()), checkpoints: folder.path(), cancel: &Cancel::default() };
     let mut turns = Turns { began: Instant::now() };
-    let (cache, never) = (cache::folder(), Cancel::default());
-    train(&directory, &weights, &data, &settings, &cache, &never, &mut turns).expect("the training succeeds");
+    train(&directory, &weights, &data, &settings, place, &mut turns).expect("the training succeeds");
 }
 
 struct Turns {
@@ -248,13 +293,25 @@ struct Turns {
 }
 
 impl Observer for Turns {
+    fn resumed(&mut self, _: &Progress, _: usize) {}
+
     fn step(&mut self, step: &StepReport) {
-        tell(&Turn { seconds: self.began.elapsed().as_secs_f64(), loss: Some(f64::from(step.loss)), processor: None });
+        tell(&Turn { seconds: self.began.elapsed().as_secs_f64(), loss: Some(step.passed.loss), processor: None });
         wait();
         self.began = Instant::now();
     }
 
     fn evaluate(&mut self, _: &Weights, _: usize, _: usize) -> anyhow::Result<Option<(BTreeMap<String, f64>, f64)>> {
         Ok(None)
+    }
+
+    fn saved(&mut self, _: usize, _: f64) {}
+
+    fn note(&mut self, line: &str) {
+        eprintln!("{line}");
+    }
+
+    fn warn(&mut self, line: &str) {
+        eprintln!("{line}");
     }
 }

@@ -90,21 +90,22 @@ impl Contender {
     }
 
     /// The cells of a table that tell what a turn took: median, range, processor time, how much faster it was than the same turns of
-    /// `peer` (the median), memory.
-    pub fn cells(&self, warm_up: usize, peer: Option<&Contender>) -> Vec<String> {
+    /// each of `peers` (the median), memory.
+    pub fn cells(&self, warm_up: usize, peers: &[Option<&Contender>]) -> Vec<String> {
         let cost = self.seconds(warm_up);
         let processor: Option<Vec<f64>> = self.turns.iter().skip(warm_up).map(|turn| turn.processor).collect();
-        let ratio = peer.map(|peer| {
+        let ratio = |peer: &Contender| {
             let turns = peer.turns.iter().zip(&self.turns).skip(warm_up);
-            summary(turns.map(|(peer, turn)| peer.seconds / turn.seconds).collect()).seconds
-        });
-        vec![
+            format!("{:.2} ×", summary(turns.map(|(peer, turn)| peer.seconds / turn.seconds).collect()).seconds)
+        };
+        let mut cells = vec![
             time(cost.seconds),
             format!("{} … {}", time(cost.range.0), time(cost.range.1)),
             processor.map_or_else(|| "–".into(), |seconds| time(summary(seconds).seconds)),
-            ratio.map_or_else(|| "–".into(), |ratio| format!("{ratio:.2} ×")),
-            megabytes(Some(cost)),
-        ]
+        ];
+        cells.extend(peers.iter().map(|peer| peer.map_or_else(|| "–".into(), ratio)));
+        cells.push(megabytes(Some(cost)));
+        cells
     }
 
     /// The losses of all turns.

@@ -6,8 +6,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-/// What the name of an operator contains that is a matrix product in the main: ONNX's own, the fused ones, attention, and those of retune.
-const PRODUCTS: &[&str] = &["MatMul", "Gemm", "Attention"];
+/// What the name of an operator contains that is a matrix product in the main: ONNX's own, the fused ones, and those of retune. Attention is two products
+/// with a softmax between them.
+const PRODUCTS: &[&str] = &["MatMul", "Gemm", "Linear", "Attention"];
 
 #[derive(Deserialize)]
 struct Event {

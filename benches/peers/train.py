@@ -20,11 +20,14 @@ if job["dropout"] is not None:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = job["dropout"]
-if job["last_layers"] is not None:
-    layers = len(model[0].auto_model.encoder.layer)
-    kept = tuple(f"encoder.layer.{i}." for i in range(layers - job["last_layers"], layers))
-    for name, parameter in model[0].auto_model.named_parameters():
-        parameter.requires_grad = name.startswith(kept)
+encoder = model[0].auto_model
+for name, parameter in encoder.named_parameters():
+    match job["train"]:
+        case {"last_layers": count}:
+            layers = len(encoder.encoder.layer)
+            parameter.requires_grad = any(name.startswith(f"encoder.layer.{i}.") for i in range(layers - count, layers))
+        case {"except": parts}:
+            parameter.requires_grad = not any(name.startswith(f"{part}.") for part in parts)
 if job["loss"]["name"] == "triplet":
     loss = TripletLoss(model, triplet_margin=job["loss"]["margin"])
 else:

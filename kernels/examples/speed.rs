@@ -3,9 +3,12 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use retune_kernels::activation::{self, Gate, gated_backward, gated_forward};
+use retune_kernels::adamw::{Factors, squares, update};
 use retune_kernels::attention::{Attention, Gradients, InputGradients, Inputs, backward, forward};
 use retune_kernels::gemm::{Matrix, PackedB, Then, gemm, multiply};
-use retune_kernels::{Dropout, Isa, Pool, Precision, Threads};
+use retune_kernels::norm::{self, LayerNorm};
+use retune_kernels::{Activation, Dropout, Isa, Pool, Precision, Rotary, Threads, dropout};
 
 const TOKENS: usize = 4_084;
 const HIDDEN: usize = 384;
@@ -99,6 +102,56 @@ fn attend(pool: &dyn Pool, precision: Precision, dropout: Option<Dropout>) {
     line("  its gradients", 5.0 * products, seconds);
 }
 
+/// Kernels that memory limits.
+fn passes(pool: &dyn Pool) {
+    let (x, dy) = (values(TOKENS * INNER), values(TOKENS * INNER));
+    let mut y = vec![0.0; TOKENS * INNER];
+    let line = |name: &str, numbers: usize, seconds: f64| {
+        println!("{name:40} {:8.2} ms {:8.1} GB/s", seconds * 1e3, numbers as f64 * 4e-9 / seconds);
+    };
+    let size = x.len();
+    for activation in [Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
+        let seconds = time(pool, || activation::forward(pool, activation, &x, &mut y));
+        line(&format!("{activation:?} [4084,1536]"), 2 * size, seconds);
+        let seconds = time(pool, || activation::backward(pool, activation, &x, &dy, &mut y));
+        line("  its gradient", 3 * size, seconds);
+    }
+    let gate = Gate { activation: Activation::Gelu, inner: INNER / 2, first: true };
+    let half = size / 2;
+    line("gated Gelu [4084,1536]", 3 * half, time(pool, || gated_forward(pool, gate, &x, &mut y[..half])));
+    line("  its gradient", 5 * half, time(pool, || gated_backward(pool, gate, &x, &dy[..half], &mut y)));
+
+    let size = TOKENS * HIDDEN;
+    let (x, dy, y) = (&x[..size], &dy[..size], &mut y[..size]);
+    let (weight, bias) = (values(HIDDEN), values(HIDDEN));
+    let norm = LayerNorm { weight: &weight, bias: Some(&bias), epsilon: 1e-12 };
+    let (mut sum, mut mean, mut inverse) = (vec![0.0; size], vec![0.0; TOKENS], vec![0.0; TOKENS]);
+    let seconds = time(pool, || {
+        let outputs = norm::Outputs { y, sum: Some(&mut sum), mean: &mut mean, inverse: &mut inverse };
+        norm::forward(pool, &norm, x, Some(dy), outputs);
+    });
+    line("add and layer norm [4084,384]", 4 * size, seconds);
+    let (mut dweight, mut dbias) = (vec![0.0; HIDDEN], vec![0.0; HIDDEN]);
+    let inputs = norm::Inputs { x: &sum, mean: &mean, inverse: &inverse, weight: &weight };
+    let seconds = time(pool, || norm::backward(pool, &inputs, dy, y, &mut dweight, Some(&mut dbias)));
+    line("  its gradients", 3 * size, seconds);
+    let setting = Dropout { seed: 1, site: 2, probability: 0.1 };
+    line("dropout [4084,384]", 2 * size, time(pool, || dropout(pool, setting, HIDDEN, x, y)));
+    let rotary = Rotary::new(10_000.0, 32, TOKENS);
+    let positions: Vec<i64> = (0..TOKENS as i64).collect();
+    let seconds = time(pool, || rotary.forward(pool, &positions, Matrix::new(x, TOKENS, HIDDEN), y));
+    line("rotary embeddings [4084,384]", 2 * size, seconds);
+
+    let size = 1 << 22;
+    let (mut weight, mut first, mut second, gradient) = (values(size), values(size), vec![1.0; size], values(size));
+    let factors =
+        Factors { keep: 0.9999, clip: 0.5, beta2: 0.999, rest1: 0.1, rest2: 0.001, rate: 0.01, scale: 3.0, epsilon: 1e-8 };
+    let seconds = time(pool, || update(pool.isa(), factors, &mut weight, &mut first, &mut second, &gradient));
+    // On one thread, which `time` does not know.
+    line("AdamW of 4 million", 7 * size, seconds * pool.threads() as f64);
+    line("squares of 4 million", size, time(pool, || _ = black_box(squares(pool, &gradient))));
+}
+
 fn main() {
     let threads = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(2);
     for isa in Isa::available().into_iter().rev() {
@@ -110,6 +163,9 @@ fn main() {
             println!("{isa}, {precision:?}, {threads} threads");
             if std::env::var_os("ONLY").is_none() {
                 products(&pool, precision);
+            }
+            if precision == Precision::Bf16 {
+                passes(&pool);
             }
             attend(&pool, precision, None);
             attend(&pool, precision, Some(Dropout { seed: 1, site: 2, probability: 0.1 }));

@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn values_and_slopes() {
-        let mut x: Vec<f32> = (-24_000..24_001).map(|i| i as f32 / 2_000.0).collect();
+        let mut x: Vec<f32> = (-3_000..3_001).map(|i| i as f32 / 250.0).collect();
         x.extend([-0.0, 1e-30, -1e-30, 50.0, -50.0, -1e4, 1e4]);
         for isa in all_isas() {
             for activation in ALL {

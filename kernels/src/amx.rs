@@ -132,6 +132,83 @@ impl Tiles {
     }
 }
 
+/// Where sums that go straight to their place begin.
+#[derive(Debug, Clone, Copy)]
+pub enum Start {
+    Zero,
+    /// At 32 numbers of each of 32 rows, so many numbers apart; 0 for one row that counts for all.
+    At(*const f32, usize),
+}
+
+impl Tiles {
+    /// `out = start + a·b` for 32 rows and columns, the rows of `out` being `stride` numbers apart; operands as for [`Tiles::multiply`].
+    ///
+    /// # Safety
+    /// 32 rows of 32 numbers can be read from `start` and written to `out`.
+    #[inline]
+    pub unsafe fn multiply_to(&self, a: &[Tile<u32>], b: &[Tile<u32>], start: Start, out: *mut f32, stride: usize) {
+        let steps = a.len() / 2;
+        assert!(steps > 0 && b.len() >= 2 * steps);
+        let (from, apart) = match start {
+            Start::Zero => (std::ptr::null(), 0),
+            Start::At(from, apart) => (from, apart * 4),
+        };
+        // SAFETY: the tiles are configured while `self` lives, on this thread; each step reads 2 KiB of `a` and of `b`, which hold `steps` of
+        // them; `start` and `out` by the caller's word.
+        unsafe {
+            asm!(
+                "test {from}, {from}",
+                "jz 2f",
+                "tileloadd tmm0, [{from} + {apart}*1]",
+                "tileloadd tmm1, [{from} + {apart}*1 + 64]",
+                "mov {lower}, {apart}",
+                "shl {lower}, 4",
+                "add {from}, {lower}",
+                "tileloadd tmm2, [{from} + {apart}*1]",
+                "tileloadd tmm3, [{from} + {apart}*1 + 64]",
+                "jmp 3f",
+                "2:",
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "3:",
+                "tileloadd tmm4, [{a} + {line}*1]",
+                "tileloadd tmm6, [{b} + {line}*1]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b} + {line}*1 + 1024]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{a} + {line}*1 + 1024]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {a}, 2048",
+                "add {b}, 2048",
+                "dec {steps}",
+                "jnz 3b",
+                "tilestored [{out} + {stride}*1], tmm0",
+                "tilestored [{out} + {stride}*1 + 64], tmm1",
+                "mov {lower}, {stride}",
+                "shl {lower}, 4",
+                "add {out}, {lower}",
+                "tilestored [{out} + {stride}*1], tmm2",
+                "tilestored [{out} + {stride}*1 + 64], tmm3",
+                from = inout(reg) from => _,
+                apart = in(reg) apart,
+                lower = out(reg) _,
+                a = inout(reg) a.as_ptr() => _,
+                b = inout(reg) b.as_ptr() => _,
+                out = inout(reg) out => _,
+                stride = in(reg) stride * 4,
+                line = in(reg) 64usize,
+                steps = inout(reg) steps => _,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack)
+            );
+        }
+    }
+}
+
 impl Drop for Tiles {
     fn drop(&mut self) {
         // SAFETY: the tiles are configured; releasing them lets the system stop saving them.

@@ -185,6 +185,8 @@ pub enum Then<'a> {
     Bias(&'a [f32]),
     /// C = activation(P + bias); P + bias goes into `before` `[m, n]`.
     Activate { bias: &'a [f32], before: &'a mut [f32], activation: Activation },
+    /// C = P · activation'(before), `before` `[m, n]` being what the activation was applied to: the gradient of it, from that of what followed.
+    Slope { before: &'a [f32], activation: Activation },
 }
 
 /// `C [m, n] = A [m, k] · B [k, n]`, both in fp32 memory; see [`multiply`].
@@ -296,9 +298,22 @@ impl Product<'_> {
                     let right = self.b.panel(column / SIDE, depth.clone());
                     let at = if whole { 0 } else { (i * wide + j) * 4 };
                     let Some(sums) = results[at..].first_chunk_mut() else { break };
-                    multiplier.multiply(&left[i * panel..(i + 1) * panel], right, sums, from > 0);
                     if depth.end == self.steps {
-                        let columns = column..columns.end.min(column + SIDE);
+                        for row in rows.clone() {
+                            self.c.expect(row * n + column);
+                            self.c.expect(row * n + column + 16);
+                        }
+                    }
+                    let left = &left[i * panel..(i + 1) * panel];
+                    let columns = column..columns.end.min(column + SIDE);
+                    if whole && self.straight(&multiplier, left, right, &rows, &columns) {
+                        continue;
+                    }
+                    if from == 0 {
+                        start(self.isa, &self.epilogue, &self.c, n, rows.clone(), columns.clone(), sums);
+                    }
+                    multiplier.multiply(left, right, sums, true);
+                    if depth.end == self.steps {
                         finish(self.isa, &self.epilogue, &self.c, n, rows.clone(), columns, sums);
                     }
                 }
@@ -308,6 +323,36 @@ impl Product<'_> {
                 break;
             }
         }
+    }
+
+    /// Writes a whole block of 32 × 32 without a stop in tiles, if that can be: `false` if not.
+    fn straight(
+        &self,
+        multiplier: &Multiplier,
+        left: &[Tile<u32>],
+        right: &[Tile<u32>],
+        rows: &Range<usize>,
+        columns: &Range<usize>,
+    ) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if let (Some(tiles), None) = (multiplier.straight(), &self.epilogue.activation) {
+            use crate::amx::Start;
+            if rows.len() != SIDE || columns.len() != SIDE || left.is_empty() {
+                return false;
+            }
+            let n = self.b.columns;
+            let out = self.c.place(rows.start * n + columns.start..(rows.end - 1) * n + columns.end);
+            let start = match self.epilogue.bias {
+                _ if self.epilogue.add => Start::At(out, n),
+                Some(bias) => Start::At(bias[columns.clone()].as_ptr(), 0),
+                None => Start::Zero,
+            };
+            // SAFETY: `out` and what follows its rows are within C, and this block of it is this task's alone; the bias has 32 numbers.
+            unsafe { tiles.multiply_to(left, right, start, out, n) };
+            return true;
+        }
+        let _ = (multiplier, left, right, rows, columns);
+        false
     }
 
     /// Panel after panel of 32 rows of A, in the order in which they lie in memory, and their sums.
@@ -362,25 +407,63 @@ versions! {
 struct Epilogue<'a> {
     add: bool,
     bias: Option<&'a [f32]>,
-    before: Option<Parts<'a, f32>>,
-    activation: Option<Activation>,
+    activation: Option<(Activation, Before<'a>)>,
+}
+
+/// What an activation is applied to.
+enum Before<'a> {
+    Write(Parts<'a, f32>),
+    Read(&'a [f32]),
 }
 
 impl<'a> Epilogue<'a> {
     fn new(then: Then<'a>, m: usize, n: usize) -> Self {
         let add = matches!(then, Then::Add);
-        let (bias, before, activation) = match then {
-            Then::Store | Then::Add => (None, None, None),
-            Then::Bias(bias) => (Some(bias), None, None),
+        let (bias, activation) = match then {
+            Then::Store | Then::Add => (None, None),
+            Then::Bias(bias) => (Some(bias), None),
             Then::Activate { bias, before, activation } => {
                 assert_eq!(before.len(), m * n, "the size of what the activation applies to");
-                (Some(bias), Some(Parts::new(before)), Some(activation))
+                (Some(bias), Some((activation, Before::Write(Parts::new(before)))))
+            }
+            Then::Slope { before, activation } => {
+                assert_eq!(before.len(), m * n, "the size of what the activation was applied to");
+                (None, Some((activation, Before::Read(before))))
             }
         };
         if let Some(bias) = bias {
             assert_eq!(bias.len(), n, "the bias");
         }
-        Epilogue { add, bias, before, activation }
+        Epilogue { add, bias, activation }
+    }
+}
+
+versions! {
+    /// What the sums of a block of at most 32 × 32 begin with: the bias or what was in `c`.
+    fn start<V>(
+        epilogue: &Epilogue,
+        c: &Parts<f32>,
+        n: usize,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        sums: &mut [Tile<f32>; 4],
+    ) {
+        for i in 0..SIDE {
+            for right in 0..2 {
+                let from = (columns.start + right * 16).min(columns.end);
+                let part = from..columns.end.min(from + 16);
+                let value = match epilogue.bias {
+                    Some(bias) => V::load_some(&bias[part]),
+                    None if epilogue.add && i < rows.len() => {
+                        let row = (rows.start + i) * n;
+                        // SAFETY: tasks have blocks of their own.
+                        V::load_some(unsafe { c.part(row + part.start..row + part.end) })
+                    }
+                    None => V::zero(),
+                };
+                value.store(sums[i / 16 * 2 + right].row_mut(i % 16));
+            }
+        }
     }
 }
 
@@ -394,26 +477,27 @@ versions! {
         columns: Range<usize>,
         sums: &[Tile<f32>; 4],
     ) {
-        let mut bias = [V::zero(); 2];
-        if let Some(values) = epilogue.bias {
-            for (bias, values) in bias.iter_mut().zip(values[columns.clone()].chunks(16)) {
-                *bias = V::load_some(values);
-            }
-        }
         for (i, row) in rows.enumerate() {
             let at = row * n + columns.start..row * n + columns.end;
             // SAFETY: tasks have blocks of their own.
-            let (c, before) = unsafe { (c.part(at.clone()), epilogue.before.as_ref().map(|b| b.part(at))) };
-            let line = |right: usize| V::load(sums[i / 16 * 2 + right].row(i % 16)).add(bias[right]);
-            if let (Some(before), Some(activation)) = (before, epilogue.activation) {
-                for (right, (c, before)) in c.chunks_mut(16).zip(before.chunks_mut(16)).enumerate() {
-                    let x = line(right);
-                    x.store_some(before);
-                    activation.apply(x).0.store_some(c);
-                }
-            } else if epilogue.add {
-                for (right, c) in c.chunks_mut(16).enumerate() {
-                    V::load_some(c).add(line(right)).store_some(c);
+            let c = unsafe { c.part(at.clone()) };
+            let line = |right: usize| V::load(sums[i / 16 * 2 + right].row(i % 16));
+            if let Some((activation, before)) = &epilogue.activation {
+                match before {
+                    Before::Write(before) => {
+                        // SAFETY: as above.
+                        let before = unsafe { before.part(at) };
+                        for (right, (c, before)) in c.chunks_mut(16).zip(before.chunks_mut(16)).enumerate() {
+                            let x = line(right);
+                            x.store_some(before);
+                            activation.apply(x).0.store_some(c);
+                        }
+                    }
+                    Before::Read(before) => {
+                        for (right, (c, before)) in c.chunks_mut(16).zip(before[at].chunks(16)).enumerate() {
+                            line(right).mul(activation.apply(V::load_some(before)).1).store_some(c);
+                        }
+                    }
                 }
             } else {
                 for (right, c) in c.chunks_mut(16).enumerate() {
@@ -474,17 +558,17 @@ mod tests {
     #[test]
     fn products_of_all_shapes_transpositions_and_instruction_sets() {
         let mut random = Random(1);
-        for isa in all_isas() {
-            for precision in [Precision::Fp32, Precision::Bf16] {
-                for shape @ [m, k, n] in SHAPES {
-                    for flags in [[false, false], [true, false], [false, true], [true, true]] {
-                        let (a, b) = (random.normals(m * k), random.normals(k * n));
-                        let expected = naive(&rounded(precision, &a), &rounded(precision, &b), shape, flags);
+        for precision in [Precision::Fp32, Precision::Bf16] {
+            for shape @ [m, k, n] in SHAPES {
+                for flags in [[false, false], [true, false], [false, true], [true, true]] {
+                    let (a, b) = (random.normals(m * k), random.normals(k * n));
+                    let expected = naive(&rounded(precision, &a), &rounded(precision, &b), shape, flags);
+                    for isa in all_isas() {
                         let mut c = vec![f32::NAN; m * n];
                         let pool = Threads { threads: 2, isa };
                         gemm(&pool, precision, matrix(&a, m, k, flags[0]), matrix(&b, k, n, flags[1]), Then::Store, &mut c);
-                        let tolerance = 1e-6 + 4e-7 * k as f64;
-                        assert_close(&c, &expected, tolerance, &format!("{isa} {precision:?} {shape:?} {flags:?}"));
+                        let what = format!("{isa} {precision:?} {shape:?} {flags:?}");
+                        assert_close(&c, &expected, 1e-6 + 4e-7 * k as f64, &what);
                     }
                 }
             }
@@ -509,6 +593,8 @@ mod tests {
         for isa in all_isas() {
             for [m, k, n] in [[45, 33, 50], [70, 600, 64]] {
                 let (a, b, bias) = (random.normals(m * k), random.normals(k * n), random.normals(n));
+                let naive = naive(&rounded(Precision::Bf16, &a), &rounded(Precision::Bf16, &b), [m, k, n], [false, false]);
+                let tolerance = 1e-6 + 4e-7 * k as f64;
                 let pool = Threads { threads: 2, isa };
                 let right = PackedB::pack(&pool, Precision::Bf16, Matrix::new(&b, k, n));
                 let left = Matrix::new(&a, m, k);
@@ -518,17 +604,24 @@ mod tests {
 
                 let mut twice = plain.clone();
                 product(Then::Add, &mut twice);
-                assert!(twice.iter().zip(&plain).all(|(t, p)| *t == p + p));
+                let expected: Vec<f64> = naive.iter().map(|x| 2.0 * x).collect();
+                assert_close(&twice, &expected, 2.0 * tolerance, "added");
 
                 let mut biased = vec![0.0; m * n];
                 product(Then::Bias(&bias), &mut biased);
-                assert!(biased.iter().zip(&plain).zip(bias.iter().cycle()).all(|((x, p), b)| *x == p + b));
+                let expected: Vec<f64> = naive.iter().zip(bias.iter().cycle()).map(|(x, b)| x + f64::from(*b)).collect();
+                assert_close(&biased, &expected, tolerance, "biased");
 
                 let (mut before, mut after) = (vec![0.0; m * n], vec![0.0; m * n]);
                 product(Then::Activate { bias: &bias, before: &mut before, activation: Activation::Gelu }, &mut after);
                 assert_eq!(before, biased);
                 let expected: Vec<f64> = before.iter().map(|&x| crate::testing::gelu(f64::from(x))).collect();
                 assert_close(&after, &expected, 1e-5, "GELU");
+
+                let (mut slopes, mut gradient) = (vec![0.0; m * n], vec![0.0; m * n]);
+                product(Then::Slope { before: &before, activation: Activation::Silu }, &mut slopes);
+                crate::activation::backward(&pool, Activation::Silu, &before, &plain, &mut gradient);
+                assert_eq!(slopes, gradient);
             }
         }
     }

@@ -57,6 +57,14 @@ impl Multiplier {
     }
 }
 
+/// Products that go straight to their place, without a stop in tiles: only AMX has them.
+#[cfg(target_arch = "x86_64")]
+impl Multiplier {
+    pub fn straight(&self) -> Option<&Tiles> {
+        self.tiles.as_ref()
+    }
+}
+
 /// Rows that stay in registers together.
 const ROWS: usize = 4;
 

@@ -85,6 +85,30 @@ impl<'a, T> Parts<'a, T> {
         Parts { data: data.as_mut_ptr(), len: data.len(), lifetime: PhantomData }
     }
 
+    /// Fetches the memory around an element that will be written soon.
+    #[inline(always)]
+    pub fn expect(&self, at: usize) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            // SAFETY: a hint, which may be given for any address; `wrapping_add` makes it without a claim that it is within the slice.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(self.data.wrapping_add(at).cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = at;
+    }
+
+    /// Where the elements of `range` lie.
+    ///
+    /// # Panics
+    /// The range is not within the slice.
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    pub fn place(&self, range: Range<usize>) -> *mut T {
+        assert!(range.start <= range.end && range.end <= self.len, "part {range:?} of {}", self.len);
+        self.data.wrapping_add(range.start)
+    }
+
     /// The elements of `range`.
     ///
     /// # Panics

@@ -97,13 +97,13 @@ pub fn pack_lines(isa: Isa, precision: Precision, data: &[f32], stride: usize, t
 }
 
 fn pack_full(isa: Isa, precision: Precision, order: Order, source: Source, tile: &mut Tile<u32>) {
-    // Lines of words as they come from memory are transposed when the tile wants the other order.
-    let transposed = source.along == (order == Order::Left);
     let (rows, width) = if source.along { (precision.step(), 16) } else { (16, precision.step()) };
     let data = &source.data[..(rows - 1) * source.stride + width];
     #[cfg(target_arch = "x86_64")]
     {
         use crate::avx512;
+        // Lines of words as they come from memory are transposed when the tile wants the other order.
+        let transposed = source.along == (order == Order::Left);
         if isa.has_avx512() && (precision == Precision::Fp32 || isa.has_bf16()) {
             // SAFETY: an `Isa` exists only for what the processor has; `data` holds `rows` rows of `width`, `stride` apart.
             unsafe {

@@ -15,6 +15,11 @@ pub trait Encoder: Debug + Send + Sync {
     /// Tokens of the longest text it takes, the special ones included.
     fn max_tokens(&self) -> usize;
 
+    /// Whether it gives one vector a text, `[rows, hidden]`, instead of token vectors.
+    fn pooled(&self) -> bool {
+        false
+    }
+
     /// Builds it: token vectors `[tokens, hidden]`.
     fn build(&self, b: &Builder) -> Value;
 }
@@ -34,6 +39,11 @@ const ARCHITECTURES: &[(&str, Read)] = &[
     ("roberta", roberta::read),
     ("xlm-roberta", roberta::read),
 ];
+
+/// Whether encoders of this `model_type` can be built.
+pub fn knows(model_type: &str) -> bool {
+    ARCHITECTURES.iter().any(|(name, _)| *name == model_type)
+}
 
 /// The encoder that `settings` describe.
 ///

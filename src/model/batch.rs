@@ -4,6 +4,8 @@ use super::pooling::Pooling;
 use super::tokenizer::Tokens;
 use crate::runtime::session::Input;
 
+/// Of dropout, where a training adds it.
+pub(super) const SEED: &str = "dropout_seed";
 pub(super) const INPUT_IDS: &str = "input_ids";
 pub(super) const TOKEN_TYPE_IDS: &str = "token_type_ids";
 pub(super) const POSITIONS: &str = "positions";
@@ -25,6 +27,7 @@ pub struct Batch {
     padded_at: Vec<i64>,
     token_at: Vec<i64>,
     mask: Vec<f32>,
+    seed: [i64; 1],
     /// How the token vectors of each text become one: name, shape and values of the inputs of pooling.
     pools: Vec<(&'static str, Vec<usize>, Vec<f32>)>,
 }
@@ -44,6 +47,7 @@ impl Batch {
             padded_at: Vec::with_capacity(rows * seq),
             token_at: Vec::with_capacity(tokens),
             mask: vec![0.0; rows * seq],
+            seed: [0],
             pools: pooling.inputs(&texts.iter().map(|t| (t.ids.len(), t.prompt)).collect::<Vec<_>>(), seq),
         };
         batch.starts.push(0);
@@ -59,6 +63,12 @@ impl Batch {
         batch
     }
 
+    /// With the seed of what dropout leaves out.
+    #[must_use]
+    pub fn seeded(self, seed: i64) -> Self {
+        Batch { seed: [seed], ..self }
+    }
+
     /// The graph inputs of the encoder and its pooling. A graph may do without some.
     pub fn inputs(&self) -> Vec<Input<'_>> {
         let (tokens, padded) = ([self.tokens()], [self.rows, self.seq]);
@@ -66,6 +76,7 @@ impl Batch {
             Input::integers(INPUT_IDS, &tokens, &self.input_ids),
             Input::integers(TOKEN_TYPE_IDS, &tokens, &self.token_type_ids),
             Input::integers(POSITIONS, &tokens, &self.positions),
+            Input::integers(SEED, &[1], &self.seed),
             Input::integers(STARTS, &[self.starts.len()], &self.starts),
             Input::integers(PADDED_AT, &padded, &self.padded_at),
             Input::integers(TOKEN_AT, &tokens, &self.token_at),

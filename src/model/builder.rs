@@ -1,9 +1,11 @@
 //! What encoders are built with: the parts that all of them share, and the weights they ask for.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
+use super::batch::SEED;
 use super::layout::{Attention, Layout};
-use crate::onnx::{DataType, Graph, Shape, Value};
+use crate::onnx::{self, DataType, Graph, Shape, Value};
+use crate::shape;
 
 /// A weight as a graph input.
 #[derive(Debug, Clone)]
@@ -25,10 +27,23 @@ pub struct Adapter {
 /// Gives the adapter of the linear layer of a name.
 pub type Adapters<'a> = &'a dyn Fn(&str) -> Option<Adapter>;
 
+/// What a training leaves out at random.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub enum Dropout {
+    /// Nothing.
+    #[default]
+    Off,
+    /// What the model's configuration says.
+    Model,
+    /// The same share everywhere where the model has dropout.
+    Share(f32),
+}
+
 /// What training adds to an encoder. Nothing is added for encoding and export.
 #[derive(Clone, Copy, Default)]
 pub struct Additions<'a> {
     pub adapters: Option<Adapters<'a>>,
+    pub dropout: Dropout,
 }
 
 /// See the [module](self).
@@ -37,6 +52,9 @@ pub struct Builder<'g> {
     pub layout: Layout,
     additions: Additions<'g>,
     parameters: RefCell<Vec<Parameter>>,
+    /// The seed of dropout, once it is asked for, and the number of places that have dropout.
+    seed: Cell<Option<Value>>,
+    sites: Cell<u32>,
 }
 
 impl<'g> Builder<'g> {
@@ -45,7 +63,7 @@ impl<'g> Builder<'g> {
     }
 
     pub fn with(g: &'g Graph, layout: Layout, additions: Additions<'g>) -> Self {
-        Builder { g, layout, additions, parameters: RefCell::default() }
+        Builder { g, layout, additions, parameters: RefCell::default(), seed: Cell::default(), sites: Cell::default() }
     }
 
     /// The weights asked for, in the order in which the encoder uses them.
@@ -112,8 +130,24 @@ impl<'g> Builder<'g> {
     }
 
     /// `x` with a share `probability` of its elements left out; `x` itself unless a training asks for it.
-    pub fn dropout(&self, x: Value, _probability: f32) -> Value {
-        x
+    pub fn dropout(&self, x: Value, probability: f32) -> Value {
+        self.left_out(probability).map_or(x, |how| self.g.dropout(x, how))
+    }
+
+    /// How a further place leaves out what the model's configuration gives as `probability`.
+    fn left_out(&self, probability: f32) -> Option<onnx::Dropout> {
+        let probability = match self.additions.dropout {
+            Dropout::Off => 0.0,
+            Dropout::Model => probability,
+            Dropout::Share(share) => share,
+        };
+        let site = self.sites.get();
+        self.sites.set(site + 1);
+        (probability > 0.0).then(|| {
+            let seed = self.seed.get().unwrap_or_else(|| self.g.input(SEED, DataType::I64, shape![1]));
+            self.seed.set(Some(seed));
+            onnx::Dropout { seed, site, probability }
+        })
     }
 
     /// The embeddings of the tokens' types, to be added to those of the words; `None` for an encoder without types. Where there is
@@ -143,6 +177,6 @@ impl<'g> Builder<'g> {
 
     /// Scaled dot-product attention of all heads, within each text; all values `[tokens, heads · width]`.
     pub fn attention(&self, query: Value, key: Value, value: Value, how: &Attention) -> Value {
-        self.layout.attention(self.g, query, key, value, how)
+        self.layout.attention(self.g, [query, key, value], how, self.left_out(how.dropout))
     }
 }

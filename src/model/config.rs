@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::architecture::{self, Encoder};
 use super::builder::Builder;
+use super::imported::Imported;
 use super::settings::Settings;
 use crate::onnx::Value;
 
@@ -17,6 +18,9 @@ pub enum ModelError {
     Invalid { path: PathBuf, message: String },
     #[error("`{path}`: {message}")]
     Unsupported { path: PathBuf, message: String },
+    /// An ONNX file that cannot be imported; the message names it.
+    #[error("{message}")]
+    Imported { message: String },
 }
 
 impl ModelError {
@@ -37,6 +41,8 @@ pub struct EncoderConfig {
     pub hidden_size: usize,
     /// Tokens of the longest text that the encoder takes, the special ones included.
     pub max_tokens: usize,
+    /// Whether the encoder gives one vector a text, so that there is nothing to pool.
+    pub pooled: bool,
     encoder: Arc<dyn Encoder>,
 }
 
@@ -55,11 +61,23 @@ impl EncoderConfig {
             Ok((architecture::read(&model_type, &settings)?, model_type))
         };
         let (encoder, model_type) = read().map_err(|message: String| ModelError::unsupported(path, message))?;
-        let (hidden_size, max_tokens) = (encoder.hidden_size(), encoder.max_tokens());
-        Ok(EncoderConfig { model_type, hidden_size, max_tokens, encoder: encoder.into() })
+        Ok(EncoderConfig::of(model_type, encoder.into()))
     }
 
-    /// Builds the encoder: token vectors `[tokens, hidden]`.
+    /// The encoder in the ONNX file `path`.
+    ///
+    /// # Errors
+    /// It cannot be imported; the message names file, node and operator.
+    pub fn import(path: &Path) -> Result<Self, ModelError> {
+        Ok(EncoderConfig::of("imported ONNX encoder".into(), Arc::new(Imported::open(path)?)))
+    }
+
+    fn of(model_type: String, encoder: Arc<dyn Encoder>) -> Self {
+        let (hidden_size, max_tokens, pooled) = (encoder.hidden_size(), encoder.max_tokens(), encoder.pooled());
+        EncoderConfig { model_type, hidden_size, max_tokens, pooled, encoder }
+    }
+
+    /// Builds the encoder: token vectors `[tokens, hidden]`, or vectors of texts `[rows, hidden]` where it is `pooled`.
     pub(super) fn build(&self, b: &Builder) -> Value {
         self.encoder.build(b)
     }

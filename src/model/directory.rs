@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::config::{EncoderConfig, ModelError, read_json};
+use super::imported;
 use super::module::{Kind, Module};
 use super::pooling::Pooling;
 use super::prompts::Prompts;
@@ -38,7 +39,10 @@ impl ModelDirectory {
     /// # Errors
     /// A file is missing or wrong, or describes something that is not supported; the message names it.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
-        let config = EncoderConfig::read(&path.join("config.json"))?;
+        let config = match imported::locate(path) {
+            Some(file) => EncoderConfig::import(&file)?,
+            None => EncoderConfig::read(&path.join("config.json"))?,
+        };
         let (pooling, modules) = modules(path, config.hidden_size)?;
         let normalize = modules.last().is_some_and(|module| module.kind == Kind::Normalize);
         let prompts = Prompts::read(&path.join("config_sentence_transformers.json"))?;
@@ -48,12 +52,13 @@ impl ModelDirectory {
 
     /// The file with the encoder's weights. Those of modules lie in the modules' folders.
     pub fn weights(&self) -> PathBuf {
-        self.path.join("model.safetensors")
+        imported::locate(&self.path).unwrap_or_else(|| self.path.join("model.safetensors"))
     }
 
     /// The length of an embedding.
     pub fn dimensions(&self) -> usize {
-        let pooled = self.config.hidden_size * self.pooling.width();
+        let width = if self.config.pooled { 1 } else { self.pooling.width() };
+        let pooled = self.config.hidden_size * width;
         self.modules.iter().fold(pooled, |width, module| module.width(width).unwrap_or(width))
     }
 }

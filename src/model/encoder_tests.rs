@@ -16,7 +16,7 @@ use super::pooling::Pooling;
 use super::sentence::{self, token_model};
 use super::tokenizer::Tokens;
 use super::weights::Weights;
-use crate::onnx::{DataType, Gradient, Graph, differentiate};
+use crate::onnx::{DataType, Gradient, Graph, Operators, differentiate};
 use crate::runtime::session::{Input, Session};
 use crate::runtime::testing::downloads;
 use crate::shape;
@@ -136,10 +136,10 @@ struct Step {
     gradients: BTreeMap<String, f64>,
 }
 
-/// Forward and backward of the graph that trainings and encodings run.
-fn step(directory: &ModelDirectory, rows: &[Vec<i64>]) -> Step {
+/// Forward and backward of the graph that trainings and encodings run, with these operators.
+fn step(directory: &ModelDirectory, rows: &[Vec<i64>], operators: Operators) -> Step {
     let weights = Weights::read(&directory.weights()).unwrap();
-    let g = Graph::new();
+    let g = Graph::with(operators);
     let sentence = sentence::build(&g, directory, Additions::default()).unwrap();
     sentence::check(&sentence.parameters, directory, &weights).unwrap();
     let size = [rows.len(), directory.dimensions()];
@@ -225,7 +225,7 @@ fn padded(directory: &ModelDirectory, rows: &[Vec<i64>]) -> (Vec<usize>, Vec<f32
     Session::from_model(&model, &downloads()).unwrap().run(&inputs).unwrap().remove(0)
 }
 
-/// Compares an encoder in both layouts.
+/// Compares an encoder in both layouts, and the one without padding with either kind of operators.
 fn follow(name: &str) {
     let family: Family = figures(name);
     let (_folder, directory) = directory(&family.config, &family.weights, &[]);
@@ -235,12 +235,17 @@ fn follow(name: &str) {
     let shown =
         family.tokens.iter().enumerate().flat_map(|(row, tokens)| tokens.iter().flat_map(move |&token| vector(row, token)));
     let tokens = deviation(shown.collect::<Vec<_>>(), family.vectors.iter().flatten().flatten());
-    let step = step(&directory, &family.rows);
-    let pooled = deviation(step.embeddings, family.pooled.iter().flatten());
-    let gradients = compare_gradients(&step.gradients, &family.gradients);
-    let loss = (step.loss - family.loss).abs() / family.loss.abs();
-    println!("{name}: token vectors {tokens:.1e}, embeddings {pooled:.1e}, loss {loss:.1e}, gradients {gradients:.1e}");
-    assert!(tokens <= 2e-6 && pooled <= 2e-6 && loss <= 1e-5 && gradients <= 3e-5, "{name}");
+    assert!(tokens <= 2e-6, "{name}: {tokens}");
+    for operators in [Operators::Released, Operators::Own { bf16: false }] {
+        let step = step(&directory, &family.rows, operators);
+        let pooled = deviation(step.embeddings, family.pooled.iter().flatten());
+        let gradients = compare_gradients(&step.gradients, &family.gradients);
+        let loss = (step.loss - family.loss).abs() / family.loss.abs();
+        println!(
+            "{name}, {operators:?}: token vectors {tokens:.1e}, embeddings {pooled:.1e}, loss {loss:.1e}, gradients {gradients:.1e}"
+        );
+        assert!(pooled <= 2e-6 && loss <= 1e-5 && gradients <= 3e-5, "{name}, {operators:?}");
+    }
 }
 
 #[test]
@@ -329,7 +334,7 @@ fn modules_behind_pooling_are_those_of_sentence_transformers() {
     ]);
     let (_folder, directory) = directory(&chain.config, &weights, &chain.modules);
     assert_eq!((directory.dimensions(), directory.normalize), (12, true));
-    let step = step(&directory, &chain.rows);
+    let step = step(&directory, &chain.rows, Operators::default());
     let embeddings = deviation(step.embeddings, chain.embeddings.iter().flatten());
     let gradients = compare_gradients(&step.gradients, &chain.gradients);
     println!("modules: embeddings {embeddings:.1e}, gradients {gradients:.1e}");

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::card::Card;
 use super::directory::ModelDirectory;
+use super::imported;
 use super::prompts::Prompts;
 use super::sentence::token_model;
 use super::source::files;
@@ -27,7 +28,10 @@ pub fn export(source: &ModelDirectory, weights: &Weights, card: &Card, target: &
     // Tokenizer files and whatever else the model came with; what is known better is written anew below.
     for file in files(&source.path)? {
         let to = target.join(&file);
-        if file.ends_with("model.safetensors") || to.extension().is_some_and(|e| e == "md") {
+        if file.ends_with("model.safetensors")
+            || imported::files(&source.path).contains(&file)
+            || to.extension().is_some_and(|e| e == "md")
+        {
             continue;
         }
         folder(to.parent().unwrap_or(target))?;
@@ -47,8 +51,19 @@ pub fn export(source: &ModelDirectory, weights: &Weights, card: &Card, target: &
     write_json(&target.join("sentence_bert_config.json"), &limits)?;
     write_json(&target.join("config_sentence_transformers.json"), &sentence_transformers(source, &source.prompts)?)?;
     write_json(&target.join("tokenizer_config.json"), &tokenizer_config(source)?)?;
-    weights.write(&target.join("model.safetensors"))?;
-    write(&target.join("onnx/model.onnx"), &token_model(source, weights)?)?;
+    let file = target.join("model.safetensors");
+    let onnx = match imported::locate(&source.path) {
+        // Of an encoder that was imported there is but the one form.
+        Some(original) => {
+            weights.write_modules(&file)?;
+            imported::with_weights(&original, weights)?
+        }
+        None => {
+            weights.write(&file)?;
+            token_model(source, weights)?
+        }
+    };
+    write(&target.join("onnx/model.onnx"), &onnx)?;
     write(&target.join("README.md"), card.render().as_bytes())
 }
 

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use super::batch;
 use super::settings::Sizes;
-use crate::onnx::{DataType, Graph, Value, own};
+use crate::onnx::{self, DataType, Graph, Value};
 use crate::shape;
 
 /// The graph inputs that say which tokens there are and where.
@@ -100,6 +100,23 @@ impl Layout {
         ids
     }
 
+    /// int64 `[rows, seq]`; padding has the id of the row's first token.
+    pub fn padded_ids(&self, g: &Graph) -> Value {
+        self.padded_integers(g, self.input_ids)
+    }
+
+    /// int64 `[rows, seq]`
+    pub fn padded_types(&self, g: &Graph) -> Value {
+        self.padded_integers(g, self.token_type_ids(g))
+    }
+
+    fn padded_integers(&self, g: &Graph, tokens: Value) -> Value {
+        match self.kind {
+            Kind::Padded { .. } => g.reshape(tokens, shape!["rows", "seq"]),
+            Kind::Packed { padded_at, .. } => g.pick(tokens, padded_at),
+        }
+    }
+
     /// Where in its text each token stands, from 0: int64 `[tokens]`.
     pub fn positions(&self) -> Value {
         self.positions
@@ -130,28 +147,31 @@ impl Layout {
     }
 
     /// Scaled dot-product attention of all heads, within each text; all values `[tokens, heads · width]`.
-    pub fn attention(&self, g: &Graph, query: Value, key: Value, value: Value, how: &Attention) -> Value {
+    /// `inputs` are queries, keys and values, and a share of the probabilities is left out as `dropout` says.
+    pub fn attention(&self, g: &Graph, inputs: [Value; 3], how: &Attention, dropout: Option<onnx::Dropout>) -> Value {
         match self.kind {
             Kind::Packed { starts, .. } if g.own() => {
                 let Attention { heads, scale, window, bias, .. } = *how;
-                g.attention([query, key, value], starts, &own::Attention { heads, scale, window, bias, dropout: None })
+                g.attention(inputs, starts, &onnx::Attention { heads, scale, window, bias, dropout })
             }
-            _ => self.padded_attention(g, query, key, value, how),
+            _ => self.padded_attention(g, inputs, how, dropout),
         }
     }
 
-    fn padded_attention(&self, g: &Graph, query: Value, key: Value, value: Value, how: &Attention) -> Value {
-        let hidden = g.last(query);
+    fn padded_attention(&self, g: &Graph, inputs: [Value; 3], how: &Attention, dropout: Option<onnx::Dropout>) -> Value {
+        let hidden = g.last(inputs[0]);
         let width = hidden / how.heads.max(1);
         let split = |x: Value| {
             let spread = g.reshape(self.spread(g, x, hidden), shape!["rows", "seq", how.heads, width]);
             g.transpose(spread, &[0, 2, 1, 3])
         };
-        let (query, key, value) = (split(query), split(key), split(value));
+        let [query, key, value] = inputs.map(split);
         let scores = g.add(g.matmul(query, key, false, true, how.scale), self.padding_bias(g));
         let scores = how.window.map_or(scores, |window| g.add(scores, window_bias(g, window)));
         let scores = how.bias.map_or(scores, |bias| g.add(scores, bias));
-        let attended = g.matmul(g.softmax(scores), value, false, false, 1.0);
+        let probabilities = g.softmax(scores);
+        let probabilities = dropout.map_or(probabilities, |how| g.dropout(probabilities, how));
+        let attended = g.matmul(probabilities, value, false, false, 1.0);
         let merged = g.reshape(g.transpose(attended, &[0, 2, 1, 3]), shape!["rows", "seq", hidden]);
         self.collect(g, merged, hidden)
     }

@@ -13,6 +13,7 @@ mod distilbert;
 pub mod embedder;
 pub mod export;
 mod gte;
+pub mod imported;
 pub mod layout;
 mod modernbert;
 pub mod module;
@@ -32,5 +33,7 @@ pub mod weights;
 
 #[cfg(test)]
 mod encoder_tests;
+#[cfg(test)]
+mod imported_tests;
 #[cfg(test)]
 mod reference_tests;

@@ -24,13 +24,10 @@ pub struct Prompts {
 #[serde(default, deny_unknown_fields)]
 pub struct OtherPrompts {
     /// Put before every query: `"query: "`. The space at the end belongs to it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
     /// Put before every document: `"passage: "`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub document: Option<String>,
     /// Another name of `document`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub passage: Option<String>,
 }
 

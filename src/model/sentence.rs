@@ -23,7 +23,8 @@ pub struct SentenceEncoder {
 /// None at present; an encoder that cannot be built has been refused when its directory was opened.
 pub fn build(g: &Graph, directory: &ModelDirectory, additions: Additions) -> Result<SentenceEncoder> {
     let builder = Builder::with(g, Layout::packed(g), additions);
-    let pooled = directory.pooling.build(&builder, directory.config.build(&builder));
+    let encoded = directory.config.build(&builder);
+    let pooled = if directory.config.pooled { encoded } else { directory.pooling.build(&builder, encoded) };
     let embeddings = directory.modules.iter().fold(pooled, |x, module| module.build(&builder, x));
     Ok(SentenceEncoder { parameters: builder.parameters(), embeddings })
 }

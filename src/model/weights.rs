@@ -8,6 +8,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 
 use super::config::ModelError;
+use super::imported;
 
 /// The weights of a model as 32-bit floats, in the order of the files.
 ///
@@ -34,16 +35,20 @@ const FILE: &str = "model.safetensors";
 const LANDMARKS: [&str; 2] = ["embeddings.word_embeddings.weight", "embeddings.tok_embeddings.weight"];
 
 impl Weights {
-    /// Reads the encoder's safetensors file and those in the folders of modules beside it. Half-precision weights become 32-bit
+    /// Reads the encoder's safetensors or ONNX file and those in the folders of modules beside it. Half-precision weights become 32-bit
     /// floats, tensors that are no floats (position numbers) are left out.
     ///
     /// # Errors
     /// A file is missing, is damaged, or is no safetensors file.
     pub fn read(path: &Path) -> Result<Self, ModelError> {
         let mut weights = Weights::default();
-        weights.add(path, "")?;
+        if is_onnx(path) {
+            imported::weights(path)?.into_iter().for_each(|(name, shape, data)| weights.insert(&name, &shape, data));
+        } else {
+            weights.add(path, "")?;
+        }
         for folder in folders(path) {
-            weights.add(&path.with_file_name(&folder).join(FILE), &folder)?;
+            weights.add(&root(path).join(&folder).join(FILE), &folder)?;
         }
         Ok(weights)
     }
@@ -105,10 +110,22 @@ impl Weights {
     /// # Errors
     /// A file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), ModelError> {
+        self.write_if(path, |_| true)
+    }
+
+    /// As [`Weights::write`], without the encoder's weights.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write_modules(&self, path: &Path) -> Result<(), ModelError> {
+        self.write_if(path, |folder| !folder.is_empty())
+    }
+
+    fn write_if(&self, path: &Path, wanted: impl Fn(&str) -> bool) -> Result<(), ModelError> {
         let mut folders: Vec<&str> = self.tensors.values().map(|t| t.folder.as_str()).collect();
         folders.sort_unstable();
         folders.dedup();
-        for folder in folders {
+        for folder in folders.into_iter().filter(|folder| wanted(folder)) {
             let path = if folder.is_empty() { path.to_owned() } else { path.with_file_name(folder).join(FILE) };
             self.write_folder(&path, folder)?;
         }
@@ -137,7 +154,16 @@ impl Weights {
 
 /// The file that a weight of this name belongs into, `path` being the encoder's.
 pub fn file_of(path: &Path, name: &str) -> PathBuf {
-    module_folder(name).map_or_else(|| path.to_owned(), |folder| path.with_file_name(folder).join(FILE))
+    module_folder(name).map_or_else(|| path.to_owned(), |folder| root(path).join(folder).join(FILE))
+}
+
+fn is_onnx(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "onnx")
+}
+
+/// The folder of the model whose encoder's weights are in `path`.
+fn root(path: &Path) -> &Path {
+    if is_onnx(path) { imported::directory(path) } else { path.parent().unwrap_or(Path::new("")) }
 }
 
 /// The folder of the module that the weight belongs to. Such folders are numbered; no encoder's weight begins with a digit.
@@ -148,16 +174,17 @@ fn module_folder(name: &str) -> Option<&str> {
 
 /// The folders of modules with weights beside the encoder's file, sorted.
 fn folders(path: &Path) -> Vec<String> {
-    let entries = path.parent().and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten();
+    let root = root(path);
+    let entries = std::fs::read_dir(root).into_iter().flatten();
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let numbered = names.filter(|name| name.starts_with(|c: char| c.is_ascii_digit()) && !name.contains('.'));
-    let mut folders: Vec<String> = numbered.filter(|name| path.with_file_name(name).join(FILE).is_file()).collect();
+    let mut folders: Vec<String> = numbered.filter(|name| root.join(name).join(FILE).is_file()).collect();
     folders.sort_unstable();
     folders
 }
 
 /// What stands before the encoder's names in a file with these names; nothing when that is not clear.
-fn prefix<'n>(names: &[&'n str]) -> &'n str {
+pub(super) fn prefix<'n>(names: &[&'n str]) -> &'n str {
     let mut found = names.iter().filter_map(|name| LANDMARKS.iter().find_map(|landmark| name.strip_suffix(landmark)));
     match (found.next(), found.next()) {
         (Some(prefix), None) if prefix.is_empty() || prefix.ends_with('.') => prefix,

@@ -79,6 +79,7 @@ fn rule(op: &str) -> Option<Rule> {
         "LayerNormalization" => ops::normalization::layer_norm,
         "Attention" => ops::own::attention,
         "AddLayerNormalization" => ops::own::add_layer_norm,
+        "Dropout" => ops::own::dropout,
         _ => return None,
     })
 }

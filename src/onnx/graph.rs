@@ -83,6 +83,9 @@ pub enum GraphError {
     Shape { op: &'static str, message: String },
     #[error("operator `{op}` has no gradient rule, so what feeds it cannot be trained (node {node})")]
     NoRule { op: &'static str, node: String },
+    /// An imported graph that could not be added.
+    #[error("{0}")]
+    Import(String),
     #[error("the loss must be a scalar, but has shape {0}")]
     NotScalar(String),
 }
@@ -152,7 +155,7 @@ impl Graph {
 
     /// Whether operators of retune's own may be used.
     pub fn own(&self) -> bool {
-        self.inner.borrow().operators != Operators::Released && std::env::var_os("OWNALL").is_some()
+        self.inner.borrow().operators != Operators::Released
     }
 
     /// Whether matrix products may round their factors to bfloat16.
@@ -328,6 +331,11 @@ impl Graph {
         self.inner.borrow_mut().error.get_or_insert(GraphError::Shape { op, message });
     }
 
+    /// Records that a part of the graph could not be built.
+    pub fn fail(&self, message: String) {
+        self.inner.borrow_mut().error.get_or_insert(GraphError::Import(message));
+    }
+
     pub fn shape(&self, value: Value) -> Shape {
         self.inner.borrow().values[value.0 as usize].shape.clone()
     }
@@ -365,13 +373,9 @@ impl Graph {
         self.inner.borrow().inverses.get(&moved).copied()
     }
 
-    /// The number of its nodes.
-    pub fn len(&self) -> usize {
+    /// The number of nodes.
+    pub fn count(&self) -> usize {
         self.inner.borrow().nodes.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     pub(super) fn inputs(&self) -> Vec<Value> {

@@ -114,11 +114,11 @@ mod tests {
         let scores = g.matmul(heads, heads, false, true, 0.5);
         g.output("scores", g.softmax(scores));
         g.output("y", y);
-        let before = g.len();
+        let before = g.count();
         let pooled = g.matmul(x, w, false, false, 1.0);
         g.output("pooled", pooled);
         if let Some(to) = to {
-            lower(&g, to, &[w, bias], before..g.len());
+            lower(&g, to, &[w, bias], before..g.count());
         }
         g
     }
@@ -150,6 +150,6 @@ mod tests {
         let x = g.input("x", DataType::F32, shape![4]);
         g.output("y", g.exp(x));
         lower(&g, DataType::F16, &[x], 0..0);
-        assert_eq!(g.len(), 1);
+        assert_eq!(g.count(), 1);
     }
 }

@@ -5,8 +5,10 @@
 pub mod differentiate;
 pub mod graph;
 mod half;
+pub mod import;
+mod memory;
 mod ops;
-pub use ops::own;
+pub use ops::own::{Attention, Dropout};
 pub mod proto;
 pub mod shape;
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataType {
     F32 = 1,
+    I32 = 6,
     I64 = 7,
     Bool = 9,
     F16 = 10,

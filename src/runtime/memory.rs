@@ -1,120 +1,85 @@
-//! Tensors in the memory of a device.
+//! How much memory is left for this process.
 
-use std::borrow::Cow;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
-use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
-
-use super::device::{Device, Runtime};
-use super::session::{commit, environment};
-use crate::onnx::{DataType, Graph};
-use crate::shape;
-
-/// The memory of a device.
-pub struct Memory {
-    allocator: Allocator,
-    /// On a GPU an allocator is a session's.
-    _session: Option<ort::session::Session>,
+/// Bytes that can still be taken: what the machine has left, or what the control groups of this process have, whichever is less. `None` where the
+/// system does not tell.
+pub fn available() -> Option<u64> {
+    let machine = machine(&fs::read_to_string("/proc/meminfo").ok()?)?;
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    Some(groups(&own, Path::new("/sys/fs/cgroup")).fold(machine, u64::min))
 }
 
-/// Numbers in the memory of a device.
-pub struct Tensor(ort::value::Tensor<f32>);
-
-/// How ONNX Runtime describes the memory of a device.
-pub(super) fn info(device: &Device) -> Result<MemoryInfo<'static>> {
-    match device {
-        Device::Cpu => host(),
-        Device::Cuda { number, .. } => {
-            let number = i32::try_from(*number)?;
-            MemoryInfo::new(AllocationDevice::CUDA, number, AllocatorType::Device, MemoryType::Default)
-                .context("ONNX Runtime has no CUDA memory")
-        }
-    }
+/// `MemAvailable` of `/proc/meminfo`.
+fn machine(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
-/// How ONNX Runtime describes the memory of the processor.
-pub(super) fn host() -> Result<MemoryInfo<'static>> {
-    MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::Default)
-        .context("ONNX Runtime has no CPU memory")
+/// What each control group that holds the process, and each that holds that one, has left. `own` is `/proc/self/cgroup`: lines
+/// `ID:CONTROLLERS:PATH`, of version 2 without controllers.
+fn groups<'a>(own: &'a str, root: &'a Path) -> impl Iterator<Item = u64> + 'a {
+    own.lines().flat_map(move |line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+        let (base, left): (PathBuf, fn(&Path) -> Option<u64>) = match controllers {
+            "" => (root.to_owned(), left_of_version_2),
+            _ if controllers.split(',').any(|name| name == "memory") => (root.join("memory"), left_of_version_1),
+            _ => (PathBuf::new(), |_| None),
+        };
+        let path = PathBuf::from(path.trim_start_matches('/'));
+        let folders: Vec<PathBuf> = path.ancestors().map(|folder| base.join(folder)).collect();
+        folders.into_iter().filter_map(move |folder| left(&folder))
+    })
 }
 
-impl Memory {
-    /// The memory of the device of `runtime`.
-    ///
-    /// # Errors
-    /// ONNX Runtime cannot be loaded, or cannot use the device.
-    pub fn of(runtime: &Runtime) -> Result<Self> {
-        if runtime.device == Device::Cpu {
-            environment(&runtime.downloads)?;
-            return Ok(Memory { allocator: Allocator::default(), _session: None });
-        }
-        let g = Graph::new();
-        let nothing = g.input("nothing", DataType::F32, shape![1]);
-        g.output("same", nothing);
-        let session = commit(&g.to_model()?, runtime)?;
-        let allocator = Allocator::new(&session, info(&runtime.device)?).context("ONNX Runtime has no memory on the GPU")?;
-        Ok(Memory { allocator, _session: Some(session) })
-    }
-
-    /// A tensor with a copy of `data`, or of zeros.
-    ///
-    /// # Errors
-    /// There is not enough memory.
-    pub fn tensor(&self, shape: &[usize], data: Option<&[f32]>) -> Result<Tensor> {
-        let tensor = ort::value::Tensor::<f32>::new(&self.allocator, shape.to_vec());
-        let size: usize = shape.iter().product();
-        let mut tensor = Tensor(tensor.with_context(|| format!("{} MB of memory are not to be had", (size * 4) >> 20))?);
-        match data {
-            Some(data) => tensor.write(data)?,
-            None => tensor.write(&vec![0.0; size])?,
-        }
-        Ok(tensor)
-    }
+fn left_of_version_2(folder: &Path) -> Option<u64> {
+    left(folder, "memory.max", "memory.current", "inactive_file")
 }
 
-impl Tensor {
-    pub(super) fn inner(&self) -> &ort::value::Tensor<f32> {
-        &self.0
+fn left_of_version_1(folder: &Path) -> Option<u64> {
+    left(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+}
+
+/// A group's limit less what it uses; files that can be dropped at any time do not count. `None` without a limit.
+fn left(folder: &Path, limit: &str, usage: &str, droppable: &str) -> Option<u64> {
+    let number = |name: &str| fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
+    let statistics = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
+    let droppable = statistics.lines().find_map(|line| line.strip_prefix(droppable)?.trim().parse::<u64>().ok());
+    let used = number(usage)?.saturating_sub(droppable.unwrap_or(0));
+    Some(number(limit)?.saturating_sub(used))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_narrowest_limit_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        put("a/memory.max", "1000\n");
+        put("a/memory.current", "700\n");
+        put("a/memory.stat", "anon 500\ninactive_file 200\n");
+        put("a/b/memory.max", "max\n");
+        put("a/b/memory.current", "10\n");
+        put("memory/x/memory.limit_in_bytes", "900");
+        put("memory/x/memory.usage_in_bytes", "1000");
+        let left = |own: &str| groups(own, folder.path()).collect::<Vec<_>>();
+        assert_eq!(left("0::/a/b\n"), [500]);
+        assert_eq!(left("4:cpuset:/\n3:memory:/x\n0::/\n"), [0]);
+        assert_eq!(left("nonsense"), [] as [u64; 0]);
+        assert_eq!(machine("MemTotal: 9 kB\nMemAvailable:   23 kB\n"), Some(23 * 1024));
     }
 
-    pub(super) fn inner_mut(&mut self) -> &mut ort::value::Tensor<f32> {
-        &mut self.0
-    }
-
-    /// The elements, when they lie in the memory of the processor.
-    pub fn slice(&self) -> Option<&[f32]> {
-        self.0.try_extract_tensor().ok().map(|(_, data)| data)
-    }
-
-    /// The elements, to be changed, when they lie in the memory of the processor.
-    pub fn slice_mut(&mut self) -> Option<&mut [f32]> {
-        self.0.try_extract_tensor_mut().ok().map(|(_, data)| data)
-    }
-
-    /// The elements, copied when they lie elsewhere.
-    ///
-    /// # Errors
-    /// The device does not answer.
-    pub fn read(&self) -> Result<Cow<'_, [f32]>> {
-        if let Some(data) = self.slice() {
-            return Ok(Cow::Borrowed(data));
-        }
-        let copy = self.0.to(AllocationDevice::CPU, 0).context("a tensor cannot be copied from the GPU")?;
-        Ok(Cow::Owned(copy.try_extract_tensor().context("a copy from the GPU cannot be read")?.1.to_vec()))
-    }
-
-    /// Puts `data` in place of the elements.
-    ///
-    /// # Errors
-    /// It has another number of elements, or the device does not answer.
-    pub fn write(&mut self, data: &[f32]) -> Result<()> {
-        let shape: Vec<usize> = self.0.shape().iter().map(|&size| size.max(0) as usize).collect();
-        ensure!(shape.iter().product::<usize>() == data.len(), "{} numbers do not fit a tensor of shape {shape:?}", data.len());
-        if let Some(own) = self.slice_mut() {
-            own.copy_from_slice(data);
-            return Ok(());
-        }
-        let source = ort::value::Tensor::from_array((shape, data.to_vec())).context("there is not enough memory")?;
-        source.copy_into(&mut self.0).context("a tensor cannot be copied to the GPU")
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn something_is_left_here() {
+        assert!(available().unwrap() > 1 << 20);
     }
 }

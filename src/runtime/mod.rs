@@ -12,6 +12,7 @@ pub mod package;
 pub mod precision;
 pub mod retry;
 pub mod session;
+pub mod tensors;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod trainable;

@@ -7,8 +7,8 @@ use ort::session::IoBinding;
 use ort::value::DynValue;
 
 use super::device::Runtime;
-use super::memory::{Memory, Tensor, host};
 use super::session::{Input, commit, floats, has_input, integers, is_integer};
+use super::tensors::{Memory, Tensor, host};
 
 /// The weights in training, outside of any graph, in the memory of the device.
 pub struct Parameters {
@@ -185,7 +185,7 @@ impl Trainable {
         let runtime = runtime.into();
         let session = commit(model, &runtime)?;
         let binding = session.create_binding().context("ONNX Runtime cannot bind inputs")?;
-        Ok(Trainable { session, binding, free, kept: Vec::new(), memory: super::memory::info(&runtime.device)? })
+        Ok(Trainable { session, binding, free, kept: Vec::new(), memory: super::tensors::info(&runtime.device)? })
     }
 
     /// Leaves these of the free outputs where the graph runs: other graphs there read them.

@@ -167,6 +167,11 @@ impl Data {
         self.sets.iter().map(task).collect()
     }
 
+    /// Rows a batch.
+    pub fn batch_size(&self) -> usize {
+        self.sampling.batch_size
+    }
+
     /// The number of data sets.
     pub fn sets(&self) -> usize {
         self.sets.len()

@@ -40,12 +40,13 @@ impl Parts {
         Ok(Parts { forward: forward(shared)?, backward: backward(shared)? })
     }
 
-    /// The loss of `batch`; adds the gradients of the weights in training to `sum`. At most `tokens` tokens go through the model at a time.
+    /// The loss of `batch`; adds the gradients of the weights in training to `sum`. At most `tokens` tokens go through the model at a time. Both passes leave out the same.
     pub fn run(
         &mut self,
         loss: &mut OfEmbeddings,
         batch: &Columns,
         tokens: usize,
+        seed: i64,
         shared: &Shared,
         mut sum: Summing,
     ) -> Result<f32> {
@@ -54,9 +55,11 @@ impl Parts {
         let order = by_length(&texts);
         let parts: Vec<(&[usize], Batch)> = cut(&order, &texts, tokens)
             .into_iter()
-            .map(|part| {
+            .zip(0..)
+            .map(|(part, number)| {
                 let part = &order[part];
-                (part, Batch::new(&part.iter().map(|&i| texts[i]).collect::<Vec<_>>(), &shared.directory.pooling))
+                let texts: Vec<&Tokens> = part.iter().map(|&i| texts[i]).collect();
+                (part, Batch::new(&texts, &shared.directory.pooling).seeded(seed.wrapping_add(number)))
             })
             .collect();
         let mut embeddings = vec![vec![0.0; rows * dimensions]; batch.texts.len()];

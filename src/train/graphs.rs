@@ -11,7 +11,7 @@ use super::lora::Targets;
 use super::loss::{self, Loss};
 use super::optimizer::{Gradient, Rows};
 use crate::model::batch::Batch;
-use crate::model::builder::{Additions, Parameter};
+use crate::model::builder::{Additions, Dropout, Parameter};
 use crate::model::directory::ModelDirectory;
 use crate::model::sentence::{self, SentenceEncoder};
 use crate::onnx::{self, DataType, Graph, Operators, Value, differentiate, lower};
@@ -51,6 +51,7 @@ pub struct Shared {
     pub directory: ModelDirectory,
     /// Which layers have adapters.
     pub targets: Option<Targets>,
+    pub dropout: Dropout,
     /// In the order in which the encoder uses them.
     pub weights: Vec<Weight>,
     /// Their values.
@@ -75,7 +76,7 @@ impl Shared {
 
     /// From tokens to embeddings.
     fn sentence(&self, g: &Graph) -> Result<SentenceEncoder> {
-        sentence(g, &self.directory, self.targets.as_ref())
+        sentence(g, &self.directory, self.targets.as_ref(), self.dropout)
     }
 
     fn open(&mut self, g: &Graph, free: Vec<String>) -> Result<Trainable> {
@@ -83,10 +84,10 @@ impl Shared {
     }
 }
 
-/// From tokens to embeddings, with adapters beside the layers of `targets`.
-pub fn sentence(g: &Graph, directory: &ModelDirectory, targets: Option<&Targets>) -> Result<SentenceEncoder> {
+/// From tokens to embeddings, with adapters beside the layers of `targets`, and dropout.
+pub fn sentence(g: &Graph, directory: &ModelDirectory, targets: Option<&Targets>, dropout: Dropout) -> Result<SentenceEncoder> {
     let adapters = |layer: &str| targets.and_then(|targets| targets.of(layer));
-    sentence::build(g, directory, Additions { adapters: Some(&adapters) })
+    sentence::build(g, directory, Additions { adapters: Some(&adapters), dropout })
 }
 
 /// Where the gradient of a weight is found after a run.
@@ -194,10 +195,64 @@ impl Differentiated {
 pub fn whole(task: &Task, shared: &mut Shared) -> Result<Differentiated> {
     let g = shared.graph();
     let sentence = shared.sentence(&g)?;
-    let encoder = g.len();
+    let encoder = g.count();
     let columns = sentence::columns(&g, sentence.embeddings, task.columns);
     let value = loss(&g, task, columns)?;
-    Differentiated::open(&g, value, encoder..g.len(), &sentence.parameters, shared)
+    Differentiated::open(&g, value, encoder..g.count(), &sentence.parameters, shared)
+}
+
+/// How much there is in a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    pub rows: usize,
+    pub texts: usize,
+    /// Tokens of the longest text.
+    pub longest: usize,
+    /// Of all texts.
+    pub tokens: usize,
+}
+
+impl Size {
+    /// With so many times as many rows.
+    pub fn times(&self, share: f64) -> Self {
+        let part = |count: usize| ((count as f64 * share).ceil() as usize).max(1);
+        Size { rows: part(self.rows), texts: part(self.texts), longest: self.longest, tokens: part(self.tokens) }
+    }
+
+    /// The size of a symbol of the graphs.
+    fn of(&self, symbol: &str) -> usize {
+        match symbol {
+            "rows" => self.texts,
+            "batch" => self.rows,
+            "seq" => self.longest,
+            "places" => self.texts * self.longest,
+            "starts" => self.texts + 1,
+            _ => self.tokens,
+        }
+    }
+}
+
+/// The bytes that the values of the graph of [`whole`] take at most, besides weights and their gradients.
+pub fn peak(task: &Task, shared: &Shared, size: &Size) -> Result<u64> {
+    Ok(outline(task, shared)?.peak(&|symbol| size.of(symbol)))
+}
+
+/// The graph of [`whole`] that nothing runs.
+pub fn outline(task: &Task, shared: &Shared) -> Result<Graph> {
+    let g = shared.graph();
+    let sentence = shared.sentence(&g)?;
+    let columns = sentence::columns(&g, sentence.embeddings, task.columns);
+    let value = loss(&g, task, columns)?;
+    let weights = sentence.parameters.iter().zip(&shared.weights);
+    let trained: Vec<Value> = weights.filter(|(_, weight)| weight.is_trained).map(|(p, _)| p.value).collect();
+    for gradient in differentiate(&g, value, &trained)? {
+        match gradient {
+            onnx::Gradient::Dense(value) => g.output("gradient", value),
+            onnx::Gradient::Rows(pieces) => pieces.into_iter().for_each(|(_, rows)| g.output("rows", rows)),
+            onnx::Gradient::Zero => {}
+        }
+    }
+    Ok(g)
 }
 
 /// From tokens to embeddings.

@@ -7,6 +7,7 @@ mod gradcache;
 pub mod graphs;
 pub mod lora;
 pub mod loss;
+pub mod memory;
 pub mod optimizer;
 pub mod plan;
 pub mod progress;
@@ -21,5 +22,9 @@ pub use loss::Loss;
 pub use progress::Evaluation;
 pub use trainer::{Settings, Trained, train};
 
+#[cfg(test)]
+mod imported_tests;
+#[cfg(test)]
+mod partial_tests;
 #[cfg(test)]
 mod reference_tests;

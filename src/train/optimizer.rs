@@ -80,6 +80,17 @@ impl Rows {
         }
     }
 
+    /// As a whole table of `size` elements.
+    #[cfg(test)]
+    pub(super) fn dense(&self, size: usize) -> Vec<f32> {
+        let mut data = vec![0.0; size];
+        for (&entry, &at) in &self.index {
+            data[entry * self.width..(entry + 1) * self.width]
+                .copy_from_slice(&self.data[at * self.width..(at + 1) * self.width]);
+        }
+        data
+    }
+
     fn row(&self, entry: usize) -> Option<&[f32]> {
         self.index.get(&entry).map(|at| &self.data[at * self.width..(at + 1) * self.width])
     }

@@ -44,12 +44,37 @@ struct Expected {
     parameter_grad_norms: Option<BTreeMap<String, f64>>,
 }
 
+/// Of `training_f64.py`.
+#[derive(Deserialize)]
+struct Exact {
+    name: String,
+    steps: Vec<ExactStep>,
+    probe_embeddings_after: Vec<Vec<f32>>,
+}
+
+#[derive(Deserialize)]
+struct ExactStep {
+    grad_norm_before_clipping: f64,
+    parameter_grad_norms: Option<BTreeMap<String, f64>>,
+}
+
 fn cases() -> Vec<Case> {
     serde_json::from_str::<Reference>(include_str!("../../tests/fixtures/training.json")).unwrap().cases
 }
 
+/// The case `name`. Where its gradients are small differences of numbers near 1, so that the reference's single precision is off by
+/// more than is allowed here, their norms, and where they lead, are those of double precision.
 fn case(name: &str) -> Case {
-    cases().into_iter().find(|c| c.name == name).unwrap()
+    let mut case = cases().into_iter().find(|c| c.name == name).unwrap();
+    let exact: Exact = serde_json::from_str(include_str!("../../tests/fixtures/training_f64.json")).unwrap();
+    if exact.name == name {
+        case.probe_embeddings_after = exact.probe_embeddings_after;
+        for (step, exact) in case.steps.iter_mut().zip(exact.steps) {
+            step.grad_norm_before_clipping = exact.grad_norm_before_clipping;
+            step.parameter_grad_norms = exact.parameter_grad_norms;
+        }
+    }
+    case
 }
 
 impl Case {
@@ -66,21 +91,6 @@ impl Case {
     }
 }
 
-/// The steps of a case in double precision, where single precision is too far off: see tests/fixtures/losses.py.
-fn exact(name: &str) -> Option<Vec<Expected>> {
-    #[derive(Deserialize)]
-    struct Figures {
-        exact: Vec<Exact>,
-    }
-    #[derive(Deserialize)]
-    struct Exact {
-        name: String,
-        steps: Vec<Expected>,
-    }
-    let figures: Figures = serde_json::from_str(include_str!("../../tests/fixtures/losses.json")).unwrap();
-    figures.exact.into_iter().find(|exact| exact.name == name).map(|exact| exact.steps)
-}
-
 /// The deviation relative to `expected`; a loss that is 0 must be 0 exactly.
 fn relative(found: f64, expected: f64) -> f64 {
     if found == expected { 0.0 } else { (found - expected).abs() / expected.abs() }
@@ -89,12 +99,7 @@ fn relative(found: f64, expected: f64) -> f64 {
 /// Six steps with the reference's batches and settings.
 fn follow(name: &str, loss: &str) {
     let loss: Loss = serde_json::from_str(loss).unwrap();
-    let mut case = case(name);
-    if let Some(exact) = exact(name) {
-        let off = case.steps.iter().zip(&exact).map(|(a, b)| relative(a.grad_norm_before_clipping, b.grad_norm_before_clipping));
-        println!("{name}: the reference's gradient norms are off by {:.1e}", off.fold(0.0, f64::max));
-        case.steps = exact;
-    }
+    let case = case(name);
     let directory = ModelDirectory::open(&minilm()).unwrap();
     let initial = Weights::read(&directory.weights()).unwrap();
     let tokenizer = Tokenizer::open(&directory.path, directory.max_seq_length).unwrap();
@@ -109,7 +114,7 @@ fn follow(name: &str, loss: &str) {
     let (mut worst_loss, mut worst_norm) = (0.0f64, 0.0f64);
     for (number, expected) in case.steps.iter().enumerate() {
         let batch = Batch { set: 0, rows: expected.rows.clone() };
-        let run = step.run(0, &data.columns(&batch).unwrap()).unwrap();
+        let run = step.run(0, &data.columns(&batch).unwrap(), number).unwrap();
         let off = relative(f64::from(run.loss), expected.loss);
         worst_loss = worst_loss.max(off);
         assert!(off <= 1e-4, "{name}, step {number}: loss {} instead of {}", run.loss, expected.loss);
@@ -122,10 +127,10 @@ fn follow(name: &str, loss: &str) {
                 (total, norms)
             })
             .unwrap();
-        let total_off = relative(total, expected.grad_norm_before_clipping);
-        worst_norm = worst_norm.max(total_off);
+        // What single precision leaves of the small differences that add up to a norm near 0.
+        let allowed = (1e-3 * expected.grad_norm_before_clipping).max(5e-6);
         assert!(
-            total_off <= 1e-3,
+            (total - expected.grad_norm_before_clipping).abs() <= allowed,
             "{name}, step {number}: gradient norm {total} instead of {}",
             expected.grad_norm_before_clipping
         );
@@ -174,9 +179,9 @@ fn follow_on_devices(name: &str, loss: &str, mini_batch_tokens: usize, half: Opt
         let (mut worst_loss, mut worst_norm) = (0.0f64, 0.0f64);
         for (number, expected) in case.steps.iter().enumerate() {
             let batch = Batch { set: 0, rows: expected.rows.clone() };
-            let mut run = step.run(0, &data.columns(&batch).unwrap()).unwrap();
+            let mut run = step.run(0, &data.columns(&batch).unwrap(), number).unwrap();
             while !step.optimizer().unwrap().norm().is_finite() && step.optimizer().unwrap().overflowed() {
-                run = step.run(0, &data.columns(&batch).unwrap()).unwrap();
+                run = step.run(0, &data.columns(&batch).unwrap(), number).unwrap();
             }
             worst_loss = worst_loss.max(relative(f64::from(run.loss), expected.loss));
             let optimizer = step.optimizer().unwrap();
@@ -312,9 +317,9 @@ fn parts_of_a_batch_give_the_gradients_of_the_whole() {
             let columns = data.columns(&Batch { set: 0, rows: (0..24).collect() }).unwrap();
             assert!(columns.tokens() > 4 * 200);
             // Twice, as a sum that is used again must begin anew.
-            let first = step.run(0, &columns).unwrap();
+            let first = step.run(0, &columns, 0).unwrap();
             step.update(&first, |_, _| ()).unwrap();
-            let run = step.run(0, &columns).unwrap();
+            let run = step.run(0, &columns, 0).unwrap();
             let gradients: Vec<Vec<f32>> = step
                 .update(&run, |weights, gradients| {
                     let dense = |(weight, gradient): (&mut [f32], &Gradient)| gradient.to_dense(weight.len());
@@ -325,15 +330,51 @@ fn parts_of_a_batch_give_the_gradients_of_the_whole() {
         };
         let ((whole, names, expected), (parts, _, found)) = (run(0), run(200));
         assert!(relative(parts.into(), whole.into()) <= 1e-5, "{loss}: {parts} instead of {whole}");
+        let length = |v: &[f32]| v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        let largest = expected.iter().map(|gradient| length(gradient)).fold(0.0, f64::max);
         let mut worst = 0.0f64;
         for ((name, expected), found) in names.iter().zip(&expected).zip(&found) {
-            let length = |v: &[f32]| v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
             let difference: Vec<f32> = expected.iter().zip(found).map(|(a, b)| a - b).collect();
-            // The gradients of key biases are rounding errors of 0.
-            let off = length(&difference) / length(expected).max(1e-4);
+            // The gradients of key biases are rounding errors of 0, in the measure of the others.
+            let off = length(&difference) / length(expected).max(1e-3 * largest);
             assert!(off <= 1e-5, "{loss}: the gradient of `{name}` is off by {off:.1e}");
             worst = worst.max(off);
         }
         println!("{loss}: worst deviation of a gradient {worst:.1e}");
     }
+}
+
+/// The most memory the process has had since the last call, in MiB.
+#[cfg(target_os = "linux")]
+fn peak() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() / 1024
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "measures memory, so it must run alone, and takes a minute"]
+fn a_batch_of_a_thousand_pairs_needs_the_memory_of_a_part() {
+    let directory = ModelDirectory::open(&minilm()).unwrap();
+    let initial = Weights::read(&directory.weights()).unwrap();
+    let tokenizer = Tokenizer::open(&directory.path, directory.max_seq_length).unwrap();
+    let set = DataSet { name: "pairs".into(), rows: pairs(1024), loss: serde_json::from_str(r#"{"name": "mnrl"}"#).unwrap() };
+    let sampling = Sampling { batch_size: 1024, sampler: None, mixing: Mixing::default() };
+    let data = Data::new(&[set], &tokenizer, &directory.prompts, sampling).unwrap();
+    let choice = Choice { mini_batch_tokens: 2048, precision: Precision::Fp32, ..Choice::default() };
+    let mut step = Step::new(&directory, &initial, &data.tasks(), &choice, &downloads()).unwrap();
+    let mut peaks = Vec::new();
+    for rows in [128, 128, 256, 512, 1024] {
+        peak();
+        let columns = data.columns(&Batch { set: 0, rows: (0..rows).collect() }).unwrap();
+        let started = std::time::Instant::now();
+        let run = step.run(0, &columns, 0).unwrap();
+        step.update(&run, |_, _| ()).unwrap();
+        peaks.push(peak());
+        println!("{rows} pairs, {} tokens: {} MiB, {:.1} s", run.tokens, peaks[peaks.len() - 1], started.elapsed().as_secs_f64());
+    }
+    // Embeddings and similarities of 1,024 pairs are some 30 MiB.
+    assert!(peaks[4] < peaks[1] + 150, "{peaks:?}");
 }

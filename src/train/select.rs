@@ -13,11 +13,11 @@ pub enum Selection {
     #[default]
     All,
     /// Those of the last so many layers, and what comes after the layers.
-    LastLayers(usize),
+    LastLayers(#[schemars(description = "How many layers.")] usize),
     /// All but those that a pattern means.
-    Except(Vec<String>),
+    Except(#[schemars(description = "Names, or patterns with `*`.")] Vec<String>),
     /// Those that a pattern means.
-    Only(Vec<String>),
+    Only(#[schemars(description = "Names, or patterns with `*`.")] Vec<String>),
 }
 
 /// A pattern of names: `*` stands for any characters. A pattern means the weights of that name and those below it, so `embeddings` means

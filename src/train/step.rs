@@ -7,12 +7,12 @@ use anyhow::{Context, Result, ensure};
 use super::data::Columns;
 use super::device;
 use super::gradcache::{Parts, Summing};
-use super::graphs::{self, Differentiated, Names, OfEmbeddings, Shared, Task, Weight};
+use super::graphs::{self, Differentiated, Names, OfEmbeddings, Shared, Size, Task, Weight};
 use super::lora::{self, Lora};
 use super::optimizer::{AdamW, Gradient, Sum, Treatment};
 use super::select::Selection;
 use crate::model::batch::Batch;
-use crate::model::builder::Parameter;
+use crate::model::builder::{Dropout, Parameter};
 use crate::model::directory::ModelDirectory;
 use crate::model::sentence;
 use crate::model::weights::Weights;
@@ -27,7 +27,8 @@ pub struct Choice {
     pub train: Selection,
     /// In place of the model's own weights.
     pub lora: Option<Lora>,
-    /// Of what adapters begin with.
+    pub dropout: Dropout,
+    /// Of what adapters begin with, and of what dropout leaves out.
     pub seed: u64,
     /// Tokens that go through the model at once: batches of more go through it in parts (see [`super::gradcache`]). 0 for those of the whole batch.
     pub mini_batch_tokens: usize,
@@ -51,6 +52,7 @@ pub struct Step {
     is_summed: bool,
     /// Tokens that go through the model at once; 0 for those of the whole batch.
     mini_batch_tokens: usize,
+    seed: u64,
 }
 
 /// The graphs of one task, opened when they are wanted first.
@@ -94,7 +96,7 @@ impl Step {
         choice.precision.check(&runtime.device)?;
         let operators = choice.precision.operators(&runtime.device);
         let g = Graph::with(operators);
-        let sentence = graphs::sentence(&g, directory, targets.as_ref())?;
+        let sentence = graphs::sentence(&g, directory, targets.as_ref(), choice.dropout)?;
         let dimensions = g.last(sentence.embeddings);
         let adapters: Vec<Option<Vec<f32>>> =
             sentence.parameters.iter().map(|p| lora::initial(&p.name, &p.shape, choice.seed)).collect();
@@ -117,6 +119,7 @@ impl Step {
         let shared = Shared {
             directory: directory.clone(),
             targets,
+            dropout: choice.dropout,
             weights: sentence.parameters.iter().zip(trained).map(weight).collect(),
             values,
             buffers: Buffers::default(),
@@ -147,6 +150,7 @@ impl Step {
             sum: Sum::default(),
             is_summed: false,
             mini_batch_tokens,
+            seed: choice.seed,
         })
     }
 
@@ -204,11 +208,12 @@ impl Step {
         self.device.as_mut()
     }
 
-    /// Loss and gradients of a batch of data set `set`.
+    /// Loss and gradients of a batch of data set `set`. What dropout leaves out follows from the seed and `number`, another one for each batch.
     ///
     /// # Errors
     /// The batch does not fit the data set's task, or ONNX Runtime fails.
-    pub fn run(&mut self, set: usize, batch: &Columns) -> Result<Run> {
+    pub fn run(&mut self, set: usize, batch: &Columns, number: usize) -> Result<Run> {
+        let seed = dropout_seed(self.seed, number);
         let task = *self.task_of.get(set).context("the data set of a batch is not there")?;
         let graphs = self.tasks.get_mut(task).context("the task of a data set is not there")?;
         let width = graphs.task.columns;
@@ -225,11 +230,11 @@ impl Step {
                 Some(optimizer) => Summing::Device(optimizer),
                 None => Summing::Memory(&mut self.sum),
             };
-            let loss = parts.run(loss, batch, self.mini_batch_tokens, &self.shared, sum)?;
+            let loss = parts.run(loss, batch, self.mini_batch_tokens, seed, &self.shared, sum)?;
             return Ok(Run { loss, tokens, found: Found::Sum });
         }
         let graph = opened(&mut graphs.whole, || graphs::whole(&graphs.task, &mut self.shared))?;
-        let texts = Batch::new(&batch.texts.concat(), &self.shared.directory.pooling);
+        let texts = Batch::new(&batch.texts.concat(), &self.shared.directory.pooling).seeded(seed);
         let mut inputs = texts.inputs();
         inputs.extend(graphs.names.inputs(batch));
         let scale = self.device.as_ref().map_or(1.0, device::Optimizer::loss_scale);
@@ -258,6 +263,29 @@ impl Step {
         Ok(update(weights, &graph.gradients(outputs, &self.shared.buffers)?))
     }
 
+    /// The elements of all weights, and of those in training.
+    pub fn sizes(&self) -> (usize, usize) {
+        let size = |weight: &Weight| weight.shape.iter().product::<usize>();
+        let weights = &self.shared.weights;
+        (weights.iter().map(size).sum(), weights.iter().filter(|weight| weight.is_trained).map(size).sum())
+    }
+
+    /// The nodes of the graph of data set `set`.
+    #[cfg(test)]
+    pub fn nodes(&self, set: usize) -> Result<usize> {
+        let task = self.task_of.get(set).and_then(|&task| self.tasks.get(task)).context("the task of a data set is not there")?;
+        Ok(graphs::outline(&task.task, &self.shared)?.count())
+    }
+
+    /// The bytes that the values of a batch of data set `set` take at most, when it goes through the model as a whole.
+    ///
+    /// # Errors
+    /// There is no such data set, or its graph cannot be built.
+    pub fn peak(&self, set: usize, size: &Size) -> Result<u64> {
+        let task = self.task_of.get(set).and_then(|&task| self.tasks.get(task)).context("the task of a data set is not there")?;
+        graphs::peak(&task.task, &self.shared, size)
+    }
+
     /// The model's `weights` with those in training replaced by `values`, in the order of [`Step::parameters`], and adapters merged.
     pub fn merged(&self, weights: &Weights, values: &[&[f32]]) -> Weights {
         let mut merged = weights.clone();
@@ -284,6 +312,15 @@ impl Step {
 /// The values of those of `weights` that are trained.
 fn values_mut<'a>(values: &'a mut Parameters, weights: &[Weight]) -> Vec<&'a mut [f32]> {
     values.values_mut().into_iter().zip(weights).filter(|(_, weight)| weight.is_trained).map(|(data, _)| data).collect()
+}
+
+/// The seed of dropout of batch `number`.
+fn dropout_seed(seed: u64, number: usize) -> i64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"dropout").update(&seed.to_le_bytes()).update(&(number as u64).to_le_bytes());
+    let mut bytes = [0; 8];
+    hasher.finalize_xof().fill(&mut bytes);
+    i64::from_le_bytes(bytes)
 }
 
 /// What is in `slot`, opened first if it is empty.

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::checkpoint::{Checkpoints, State};
 use super::data::{Batch, Data};
+use super::memory;
 use super::optimizer::{AdamW, Optimizer, Sum, clip_factor, norm};
 use super::plan::Plan;
 use super::progress::{Evaluation, Passed, Progress};
@@ -45,6 +46,25 @@ pub struct Settings {
     pub seed: u64,
 }
 
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            choice: Choice::default(),
+            epochs: 1,
+            accumulation: 1,
+            lr: 2e-5,
+            treatments: Treatments::default(),
+            decay: Decay::default(),
+            warmup: Warmup::Steps(0),
+            max_grad_norm: 1.0,
+            eval_steps: 0,
+            patience: 0,
+            checkpoint_steps: 0,
+            seed: 42,
+        }
+    }
+}
+
 /// For how long the learning rate rises.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Warmup {
@@ -74,10 +94,15 @@ pub struct Place<'a> {
 /// What happens while a training runs.
 pub trait Observer {
     /// The training goes on after so many steps.
-    fn resumed(&mut self, progress: &Progress, total: usize);
+    fn resumed(&mut self, _progress: &Progress, _total: usize) {}
 
     /// After every step.
     fn step(&mut self, step: &StepReport);
+
+    /// Whether there is something to judge the weights by.
+    fn evaluates(&self) -> bool {
+        false
+    }
 
     /// Judges the weights: every figure by name, and the one to choose by. `None` when there is nothing to judge by.
     ///
@@ -86,13 +111,13 @@ pub trait Observer {
     fn evaluate(&mut self, weights: &Weights, step: usize, total: usize) -> Result<Option<(BTreeMap<String, f64>, f64)>>;
 
     /// A checkpoint was written after so many steps.
-    fn saved(&mut self, step: usize, seconds: f64);
+    fn saved(&mut self, _step: usize, _seconds: f64) {}
 
     /// A line for the log.
-    fn note(&mut self, line: &str);
+    fn note(&mut self, _line: &str) {}
 
     /// A line for the user.
-    fn warn(&mut self, line: &str);
+    fn warn(&mut self, _line: &str) {}
 }
 
 /// One step, for logs.
@@ -162,6 +187,16 @@ pub fn train(
         saved: 0,
         epoch: None,
     };
+    // Of what the processor has; a GPU says itself when it has too little.
+    if place.runtime.device == Device::Cpu {
+        let (needs, largest) = memory::needs(&training.step, data, settings, observer.evaluates())?;
+        let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+        let (fixed, batch) = (gigabytes(needs.fixed), gigabytes(needs.batch));
+        observer.note(&format!(
+            "estimated memory: {fixed:.2} GB of gradients, moments and copies, {batch:.2} GB for the largest batch"
+        ));
+        memory::check(&training.step, settings, data.batch_size(), &needs, &largest)?;
+    }
     training.resume(observer)?;
     let ended = training.run(place.cancel, observer);
     if ended.as_ref().is_err_and(|error| error.root_cause().is::<Cancelled>()) {
@@ -246,7 +281,8 @@ impl Training<'_> {
     /// Loss and tokens of the batch of this number among so many of a step. With the last of them the weights move, unless something is no
     /// number.
     fn batch(&mut self, batch: &Batch, grad_norm: &mut f64, (number, of): (usize, usize), lr: f64) -> Result<(f64, usize)> {
-        let run = self.step.run(batch.set, &self.data.columns(batch)?)?;
+        let count = self.progress.done() * self.settings.accumulation + number - 1;
+        let run = self.step.run(batch.set, &self.data.columns(batch)?, count)?;
         let (loss, tokens) = (f64::from(run.loss), run.tokens);
         let (sum, max_norm) = (&mut self.sum, self.settings.max_grad_norm);
         let Some(optimizer) = &mut self.optimizer else {

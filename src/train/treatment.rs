@@ -19,7 +19,7 @@ pub struct RateGroup {
 }
 
 /// See the [module](self).
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Treatments {
     pub weight_decay: f64,
     /// Weights that do not decay, in place of biases and normalizations.
@@ -28,6 +28,12 @@ pub struct Treatments {
     pub rates: Vec<RateGroup>,
     /// What the rate is multiplied by from each layer to the one before it.
     pub layer_decay: f64,
+}
+
+impl Default for Treatments {
+    fn default() -> Self {
+        Treatments { weight_decay: 0.01, no_decay: None, rates: Vec::new(), layer_decay: 1.0 }
+    }
 }
 
 impl Treatments {

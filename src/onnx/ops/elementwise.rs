@@ -2,7 +2,7 @@
 
 use super::super::differentiate::Piece;
 use super::super::graph::{Graph, Node, Value};
-use super::super::proto::MICROSOFT;
+use super::super::proto::{MICROSOFT, OWN};
 use super::super::shape::{DataType, show};
 use super::{dense, first};
 
@@ -85,7 +85,15 @@ impl Graph {
 
     /// `x · Φ(x)`, exact (by the error function), as `torch.nn.GELU()`.
     pub fn gelu(&self, x: Value) -> Value {
-        self.unary("Gelu", MICROSOFT, x)
+        self.unary("Gelu", if self.own() { OWN } else { MICROSOFT }, x)
+    }
+
+    /// GELU as `torch.nn.GELU("tanh")` approximates it: `x/2 · (1 + tanh(√(2/π)·(x + 0.044715·x³)))`.
+    pub fn gelu_by_tanh(&self, x: Value) -> Value {
+        let cube = self.mul(self.mul(x, x), x);
+        let inner = self
+            .scale(self.add(x, self.scale(cube, 0.044_715)), std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2);
+        self.mul(self.scale(x, 0.5), self.add(self.tanh(inner), self.scalar(1.0)))
     }
 
     /// `condition ? a : b`.
@@ -113,7 +121,8 @@ impl Graph {
         self.binary(op, a, b, DataType::I64)
     }
 
-    fn binary(&self, op: &'static str, a: Value, b: Value, data_type: DataType) -> Value {
+    /// An operator of two values, whose result is of this type.
+    pub(super) fn binary(&self, op: &'static str, a: Value, b: Value, data_type: DataType) -> Value {
         let (x, y) = (self.shape(a), self.shape(b));
         let shape = self.broadcast(&x, &y).unwrap_or_else(|| {
             self.broken(op, format!("shapes {} and {} do not broadcast", show(&x), show(&y)));
@@ -257,6 +266,7 @@ mod tests {
         check("sqrt", &[&[5]], |g, x| g.sqrt(g.add(g.abs(x[0]), g.scalar(0.5))));
         check("relu", &[&[9]], |g, x| g.relu(x[0]));
         check("gelu", &[&[9]], |g, x| g.gelu(g.scale(x[0], 2.0)));
+        check("gelu by tanh", &[&[9]], |g, x| g.gelu_by_tanh(g.scale(x[0], 2.0)));
         check("max", &[&[9], &[9]], |g, x| g.max(x[0], x[1]));
         check("max with a constant", &[&[9]], |g, x| g.max(x[0], g.scalar(0.1)));
         check("min", &[&[9], &[9]], |g, x| g.min(x[0], x[1]));

@@ -1,5 +1,6 @@
 //! The operators, by family: each file has the methods that build them and the functions that differentiate them.
 
+mod dropout;
 pub mod elementwise;
 pub mod functions;
 pub mod layout;

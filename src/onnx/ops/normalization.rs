@@ -24,8 +24,14 @@ impl Graph {
 
     /// `(x − mean) / √(variance + epsilon) · scale + bias` over the last dimension; `scale` and `bias` `[width]`.
     pub fn layer_norm(&self, x: Value, scale: Value, bias: Value, epsilon: f32) -> Value {
+        self.layer_norm_of(x, scale, Some(bias), epsilon)
+    }
+
+    /// As [`Graph::layer_norm`], with or without a bias.
+    pub fn layer_norm_of(&self, x: Value, scale: Value, bias: Option<Value>, epsilon: f32) -> Value {
         let width = self.width("LayerNormalization", x);
-        for weight in [scale, bias] {
+        let inputs: Vec<Value> = [x, scale].into_iter().chain(bias).collect();
+        for &weight in &inputs[1..] {
             if self.shape(weight) != [Dim::Fixed(width)] {
                 self.broken("LayerNormalization", format!("scale and bias must have shape [{width}]"));
             }
@@ -37,7 +43,7 @@ impl Graph {
         }
         let outputs = vec![(DataType::F32, shape), (DataType::F32, statistic.clone()), (DataType::F32, statistic)];
         let attributes = [("axis", Attribute::Int(-1)), ("epsilon", Attribute::Float(epsilon))];
-        self.node_many("LayerNormalization", "", &[x, scale, bias], &attributes, outputs)[0]
+        self.node_many("LayerNormalization", "", &inputs, &attributes, outputs)[0]
     }
 }
 
@@ -89,5 +95,6 @@ mod tests {
         check("log sum exp", &[&[3, 4]], |g, x| g.log_sum_exp(x[0], -1));
         check("log sum exp over the first axis", &[&[3, 4]], |g, x| g.log_sum_exp(x[0], 0));
         check("layer norm", &[&[3, 5], &[5], &[5]], |g, x| g.layer_norm(x[0], x[1], x[2], 1e-5));
+        check("layer norm without bias", &[&[3, 5], &[5]], |g, x| g.layer_norm_of(x[0], x[1], None, 1e-5));
     }
 }

@@ -132,8 +132,13 @@ pub fn slice(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> V
             return Some(g.add_at(x, axis, at, dy));
         }
         let behind = g.integer("Sub", g.integer("Sub", g.size_along(x, axis), start), g.size_along(dy, axis));
-        let pads = g.node("Concat", "", &[start, behind], &[("axis", Attribute::Int(0))], DataType::I64, vec![Dim::Fixed(2)]);
-        Some(g.node("Pad", "", &[dy, pads, g.scalar(0.0), axes], &[], DataType::F32, g.shape(x)))
+        // Pads of all axes, not of this one by the input `axes`: ONNX Runtime's optimizer takes these for those of all when it
+        // moves a transposition across the node.
+        let (rank, none) = (g.rank(x), |n: usize| g.integers(&vec![0; n]));
+        let parts = [none(axis), start, none(rank - 1), behind, none(rank - 1 - axis)];
+        let along = [("axis", Attribute::Int(0))];
+        let pads = g.node("Concat", "", &parts, &along, DataType::I64, vec![Dim::Fixed(2 * rank)]);
+        Some(g.node("Pad", "", &[dy, pads, g.scalar(0.0)], &[], DataType::F32, g.shape(x)))
     })
 }
 
@@ -152,6 +157,10 @@ mod tests {
         check("slice from behind", &[&[2, 5]], |g, x| {
             let at = [-1, -4, 1, -2].map(|i| g.integers(&[i]));
             g.node("Slice", "", &[x[0], at[0], at[1], at[2], at[3]], &[], DataType::F32, vec![Dim::Fixed(2), Dim::Fixed(2)])
+        });
+        check("slice of a transposed value", &[&[2, 3, 2, 4]], |g, x| {
+            let halves = |from| g.slice(g.transpose(x[0], &[0, 2, 1, 3]), -1, from, 2);
+            g.mul(halves(0), halves(2))
         });
         check("slice of the first rows", &[&[4, 2]], |g, x| g.mul(g.slice(x[0], 0, 0, 2), g.slice(x[0], 0, 2, 2)));
     }

@@ -33,7 +33,12 @@ impl Graph {
 
     /// Euclidean norm over the last axis, which becomes 1. Where it is 0 its gradient is 0 (the subgradient of `torch.linalg.vector_norm`).
     pub fn norm(&self, x: Value) -> Value {
-        let squares = self.sum(self.mul(x, x), -1);
+        self.norm_over(x, &[-1])
+    }
+
+    /// As [`Graph::norm`], over any axes.
+    pub(in crate::onnx) fn norm_over(&self, x: Value, axes: &[i64]) -> Value {
+        let squares = self.reduce("ReduceSum", self.mul(x, x), axes);
         let positive = self.greater(squares, self.scalar(0.0));
         let root = self.sqrt(self.select(positive, squares, self.scalar(1.0)));
         self.select(positive, root, self.scalar(0.0))

@@ -3,7 +3,10 @@
 //! a graph (`onnx/ops/own.rs`).
 
 mod attention;
+mod dropout;
+mod gelu;
 mod gemm;
+mod layer_norm;
 mod tensors;
 
 use std::sync::Arc;
@@ -15,7 +18,17 @@ use retune_kernels::Pool;
 
 use crate::onnx::proto::OWN;
 
-const ALL: &[Definition] = &[attention::FORWARD, attention::BACKWARD, gemm::GEMM, gemm::WEIGHT_GRADIENT];
+const ALL: &[Definition] = &[
+    attention::FORWARD,
+    attention::BACKWARD,
+    dropout::DROPOUT,
+    gelu::FORWARD,
+    gelu::BACKWARD,
+    gemm::GEMM,
+    gemm::WEIGHT_GRADIENT,
+    layer_norm::ADD,
+    layer_norm::BACKWARD,
+];
 
 /// An operator: its signature and the function that makes its kernel from a node's attributes.
 #[derive(Clone, Copy)]

@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_named() {
         let error = |columns, row| format!("{:#}", read(columns, row).unwrap_err());
-        insta::assert_snapshot!(error(json!({}), json!({ "question": "q", "answer": "a" })), @"there is no field `anchor`; the fields are `question`, `answer`; say with `columns` which of them it is");
+        insta::assert_snapshot!(error(json!({}), json!({ "question": "q", "answer": "a" })), @"there is no field `anchor`; the fields are `answer`, `question`; say with `columns` which of them it is");
         insta::assert_snapshot!(error(json!({}), json!({ "anchor": " ", "positive": "a" })), @"field `anchor` holds an empty text; fill it in, or remove the row");
         insta::assert_snapshot!(error(json!({}), json!({ "anchor": 3, "positive": "a" })), @"field `anchor` must hold a text or a list of texts");
         insta::assert_snapshot!(error(json!({}), json!({ "anchor": ["a", "b"], "positive": "a" })), @"field `anchor` is a list, and must be one text");

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::evaluation::Measure;
+use crate::model::builder::Dropout;
 use crate::model::prompts::OtherPrompts;
 use crate::runtime::device::Choice as DeviceChoice;
 use crate::runtime::precision::Precision;
@@ -68,6 +69,10 @@ pub struct Train {
     pub no_decay: Option<Vec<String>>,
     /// Gradients whose norm is larger are scaled down to it; 0 switches this off.
     pub max_grad_norm: f64,
+    /// The share of values that dropout leaves out at random, wherever the model has dropout; left out, as the model's configuration says
+    /// (`hidden_dropout_prob`, `attention_probs_dropout_prob`, 0.1 in most). 0 for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropout: Option<f32>,
     /// Which weights are trained: `all`, `{ last_layers: 2 }`, `{ except: [embeddings] }`, `{ only: ["encoder.layer.5.*"] }`. The others
     /// cost no backward work.
     pub train: Selection,
@@ -89,7 +94,7 @@ pub struct Train {
     /// for a query, the others for documents. The fine-tuned model keeps them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompts: Option<OtherPrompts>,
-    /// Seed of the order of the examples and of what adapters begin with.
+    /// Seed of the order of the examples, of dropout, and of what adapters begin with.
     pub seed: u64,
     /// Name of the model that is trained, for the model card.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -117,6 +122,7 @@ impl Default for Train {
             weight_decay: 0.01,
             no_decay: None,
             max_grad_norm: 1.0,
+            dropout: None,
             train: Selection::default(),
             lora: None,
             eval_steps: 50,
@@ -159,6 +165,9 @@ impl Train {
         }
         if !(self.layer_decay > 0.0 && self.layer_decay <= 1.0) {
             return refuse("layer_decay", format!("`layer_decay` must be above 0 and at most 1, not {}", self.layer_decay));
+        }
+        if let Some(share) = self.dropout.filter(|share| !(0.0..1.0).contains(share)) {
+            return refuse("dropout", format!("the share that is left out must be at least 0 and below 1, not {share}"));
         }
         self.check_choice()?;
         prompts::check(self.prompts.as_ref())?;
@@ -203,6 +212,7 @@ impl Train {
             choice: Choice {
                 train: self.train.clone(),
                 lora: self.lora.clone(),
+                dropout: self.dropout.map_or(Dropout::Model, Dropout::Share),
                 seed: self.seed,
                 mini_batch_tokens: self.mini_batch_tokens,
                 precision: self.precision,
@@ -248,6 +258,9 @@ impl Train {
         unusual(self.mixing != usual.mixing, "mixing", json(&self.mixing));
         unusual(self.mini_batch_tokens != usual.mini_batch_tokens, "mini_batch_tokens", self.mini_batch_tokens.to_string());
         unusual(self.accumulation != usual.accumulation, "accumulation", self.accumulation.to_string());
+        if let Some(share) = self.dropout {
+            unusual(true, "dropout", share.to_string());
+        }
         unusual(self.train != usual.train, "train", json(&self.train));
         if let Some(lora) = &self.lora {
             unusual(true, "lora", json(lora));
@@ -281,6 +294,7 @@ mod tests {
         insta::assert_snapshot!(refused(json!({ "warmup_ratio": 10 })), @"warmup_ratio: the share of warm-up steps must lie between 0 and 1, not 10");
         insta::assert_snapshot!(refused(json!({ "schedule": "polynomial" })), @"schedule: unknown variant `polynomial`, expected one of `linear`, `cosine`, `constant`");
         insta::assert_snapshot!(refused(json!({ "layer_decay": 0 })), @"layer_decay: `layer_decay` must be above 0 and at most 1, not 0");
+        insta::assert_snapshot!(refused(json!({ "dropout": 1 })), @"dropout: the share that is left out must be at least 0 and below 1, not 1");
         insta::assert_snapshot!(refused(json!({ "train": "none" })), @"train: unknown variant `none`, expected one of `all`, `last_layers`, `except`, `only`");
         insta::assert_snapshot!(refused(json!({ "train": { "except": ["a", "b["] } })), @"train.except[1]: `b[` is no pattern of names: unclosed character class; missing ']'");
         insta::assert_snapshot!(refused(json!({ "lr_groups": [{ "match": "embeddings", "factor": -1 }] })), @"lr_groups[0].factor: a factor must not be negative, but is -1");

@@ -60,6 +60,10 @@ impl Observer for Watch<'_> {
         self.context.reporter.event(json!({ "event": "step", "step": step, "tokens_per_second": speed.round() }));
     }
 
+    fn evaluates(&self) -> bool {
+        self.eval.is_some()
+    }
+
     fn evaluate(&mut self, weights: &Weights, step: usize, total: usize) -> Result<Option<(BTreeMap<String, f64>, f64)>> {
         let Some(judgements) = &self.eval else { return Ok(None) };
         self.context.progress(step as u64, total as u64, "steps", "evaluating");

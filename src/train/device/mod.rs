@@ -16,8 +16,8 @@ pub use loss_scale::LossScale;
 use super::optimizer::{AdamW, Treatment};
 use crate::onnx::{DataType, Graph, Value};
 use crate::runtime::Runtime;
-use crate::runtime::memory::{Memory, Tensor};
 use crate::runtime::session::Input;
+use crate::runtime::tensors::{Memory, Tensor};
 use crate::runtime::trainable::{Buffers, Outputs, Parameters, Trainable};
 
 /// Groups are filled up to a multiple of this many elements, the rows in which squares are summed.
