@@ -274,9 +274,7 @@ fn contend(file: &Path, precision: &str) {
     let choice = Choice {
         train: job.train.clone(),
         precision: serde_json::from_value(json!(precision)).expect("it is a precision"),
-        dropout: job
-            .dropout
-            .map_or(Dropout::Model, |share| if share > 0.0 { Dropout::Share(share as f32) } else { Dropout::Off }),
+        dropout: job.dropout.map_or(Dropout::Model, |share| if share > 0.0 { Dropout::Share(share) } else { Dropout::Off }),
         ..Choice::default()
     };
     let settings = Settings { choice, lr: job.lr, seed: job.seed, ..Settings::default() };

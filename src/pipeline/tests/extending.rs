@@ -78,6 +78,7 @@ stages:
           accuracy_at: [1, 3, 5, 10]
           convention: trec
           depth: 100
+          device: auto
           map_at: [100]
           mrr_at: [10]
           ndcg_at: [3]
@@ -87,6 +88,7 @@ stages:
         inputs:
           judgements: judged.judgements
         with:
+          device: auto
           format: triplet
           negatives: 1
           negatives_from: random
@@ -104,6 +106,7 @@ stages:
           accumulation: 1
           batch_size: 8
           checkpoint_steps: 100
+          device: auto
           epochs: 1
           eval_steps: 50
           layer_decay: 1.0

@@ -71,7 +71,7 @@ stages:
      help: the parameters of `train` are `loss`, `losses`, `epochs`, `batch_size`,
            `mini_batch_tokens`, `sampler`, `mixing`, `accumulation`, `precision`, `lr`, `schedule`,
            `warmup_steps`, `warmup_ratio`, `lr_groups`, `layer_decay`, `weight_decay`, `no_decay`,
-           `max_grad_norm`, `dropout`, `train` and 8 more
+           `max_grad_norm`, `dropout`, `train` and 9 more
 
      × unknown key `marign` in `loss` of stage `tuned`
        ╭─[pipelines/a.yaml:10:30]
