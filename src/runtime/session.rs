@@ -32,6 +32,8 @@ pub fn environment(downloads: &Path) -> Result<Environment> {
         .with_telemetry(false)
         .build()
         .map_err(|e| anyhow!("ONNX Runtime at `{place}` cannot be started: {e}"))?;
+    // What goes wrong is an error that is passed on; a line of its own on the terminal would only tear a progress bar.
+    environment.set_log_level(LogLevel::Fatal);
     *loaded = Some(environment.clone());
     Ok(environment)
 }
@@ -65,7 +67,12 @@ fn on_cuda(builder: SessionBuilder, number: u32) -> Result<SessionBuilder> {
     device::load_cuda()?;
     // TensorFloat-32 rounds the factors of products to 10 bits unasked; `precision` says what is rounded.
     let provider = CUDA::default().with_device_id(i32::try_from(number)?).with_tf32(false).build().error_on_failure();
-    builder.with_execution_providers([provider]).map_err(|e| anyhow!("{e}"))
+    builder.with_execution_providers([provider]).map_err(|e| anyhow!("{}", told(&e.to_string())))
+}
+
+/// What an error of ONNX Runtime says, without the places in its own code that go before.
+fn told(message: &str) -> &str {
+    message.rsplit_once(" FAIL : ").map_or(message, |(_, told)| told).trim_end_matches([' ', ';', '\n'])
 }
 
 /// An input of one run.
@@ -152,4 +159,17 @@ pub(super) fn integers(value: &DynValue) -> Result<Vec<i64>> {
 /// Whether a value is an integer tensor.
 pub(super) fn is_integer(value: &DynValue) -> bool {
     matches!(value.dtype().tensor_type(), Some(TensorElementType::Int64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::told;
+
+    #[test]
+    fn an_error_is_told_without_the_places_in_onnx_runtime() {
+        let message =
+            "/src/provider_bridge_ort.cc:2043 Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load library x: undefined symbol; ";
+        assert_eq!(told(message), "Failed to load library x: undefined symbol");
+        assert_eq!(told("no such thing"), "no such thing");
+    }
 }
