@@ -41,7 +41,7 @@ fn a_device_that_there_is_none_of_is_refused_where_it_is_written() {
     assert_eq!(ended.status(), 2);
     insta::assert_snapshot!(project.anonymous(&ended.stderr()), @"
      × `gpu` is no device; there are `auto`, `cpu`, `cuda` and `cuda:1`
-      ╭─[pipelines/p.yaml:7:88]
+      ╭─[pipelines/p.yaml:7:90]
     6 │   base: { uses: model, with: { source: all-MiniLM-L6-v2 } }
     7 │   before: { uses: evaluate, inputs: { model: base, judgements: judged }, with: { device: gpu } }
       ·                                                                                          ───
@@ -58,7 +58,7 @@ fn another_spelling_of_the_same_device_computes_nothing_again() {
     }
     let first = project.retune(&["run", "pipelines/p.yaml"]);
     assert_eq!(first.status(), 0, "{}", first.stderr());
-    std::fs::write(project.path().join("pipelines/p.yaml"), WITH_A_MODEL.replace("device: cuda", "device: auto")).unwrap();
+    project.write("pipelines/p.yaml", WITH_A_MODEL.replace("device: cuda", "device: auto"));
     let second = project.retune(&["run", "pipelines/p.yaml", "--json"]).json();
     assert_eq!(second["stages"]["before"]["status"], "cached", "{second}");
 }

@@ -14,7 +14,7 @@ const BF16_FROM: (u32, u32) = (8, 0);
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// `bf16` on processors that have instructions for it (AMX, AVX-512 BF16), else `fp32`.
+    /// `bf16` on processors that have instructions for it (AMX, AVX-512 BF16), else `fp32`; on GPUs `fp32`.
     #[default]
     Auto,
     /// Single precision.
