@@ -281,7 +281,8 @@ fn contend(file: &Path, precision: &str) {
     let (data, folder) = (data(&job), scratch());
     println!("ready");
     wait();
-    let place = Place { runtime: &Runtime::from(&cache::folder()), checkpoints: folder.path(), cancel: &Cancel::default() };
+    let place =
+        Place { runtime: &Runtime::from(&cache::folder()), stays: false, checkpoints: folder.path(), cancel: &Cancel::default() };
     let mut turns = Turns { began: Instant::now() };
     train(&directory, &weights, &data, &settings, place, &mut turns).expect("the training succeeds");
 }

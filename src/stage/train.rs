@@ -16,6 +16,7 @@ use crate::model::card::Card;
 use crate::model::directory::ModelDirectory;
 use crate::model::export::export;
 use crate::model::weights::Weights;
+use crate::runtime::device::Device;
 use crate::train::data::DataSet;
 use crate::train::trainer::Place;
 use crate::train::{Trained, train};
@@ -111,7 +112,12 @@ impl Stage for Train {
         let eval = context.optional_input("eval").map(|folder| Judgements::read(folder, "test")).transpose()?;
         let data = data::prepare(&sets, self, &directory, &runtime, context)?;
         let mut watch = Watch::new(context, &directory, eval, &self.metric, &runtime);
-        let place = Place { runtime: &runtime, checkpoints: context.checkpoints, cancel: context.cancel };
+        let place = Place {
+            runtime: &runtime,
+            stays: runtime.device != Device::Cpu,
+            checkpoints: context.checkpoints,
+            cancel: context.cancel,
+        };
         let trained = train(&directory, &initial, &data, &self.settings(), place, &mut watch)?;
         context.reporter.log("writing the model");
         export(&directory, &trained.weights, &self.card(&directory, &sets, &trained), context.output("model")?)?;

@@ -86,6 +86,8 @@ impl Warmup {
 #[derive(Clone, Copy)]
 pub struct Place<'a> {
     pub runtime: &'a Runtime,
+    /// Whether weights, gradients and moments stay where the graphs run, and are changed there.
+    pub stays: bool,
     /// Where it keeps how far it is.
     pub checkpoints: &'a Path,
     pub cancel: &'a Cancel,
@@ -166,11 +168,11 @@ pub fn train(
     let treatments = settings.treatments.of(&trained, &step.names())?;
     let adamw = AdamW { weight_decay: settings.treatments.weight_decay, ..AdamW::default() };
     let mut optimizer = None;
-    if place.runtime.device == Device::Cpu {
+    if place.stays {
+        step.stay(adamw, &treatments)?;
+    } else {
         let shapes = step.parameters().map(|(_, shape)| shape).zip(treatments);
         optimizer = Some(Optimizer::treating(adamw, shapes));
-    } else {
-        step.stay(adamw, &treatments)?;
     }
     let mut training = Training {
         settings,

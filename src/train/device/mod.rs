@@ -303,3 +303,5 @@ fn side_by_side(g: &Graph, values: &[Value], members: &[&Weight], size: usize) -
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod training_tests;
