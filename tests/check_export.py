@@ -4,7 +4,8 @@
 Needs: pip install sentence-transformers onnxruntime
 Usage: tests/check_export.py MODEL_DIR [--retune target/release/retune] [--texts FILE] [--tolerance 1e-5]
 
-MODEL_DIR is what the stage `train` yields, for example runs/…/artifacts/tuned/model. FILE has one text a line; without it,
+MODEL_DIR is what the stage `train` yields, for example runs/…/artifacts/tuned/model; one without `onnx/model.onnx` is compared with
+sentence-transformers alone. FILE has one text a line; without it,
 texts of several lengths and scripts are used. Exit status 1 when a component differs by more than the tolerance.
 """
 import argparse
@@ -41,13 +42,15 @@ def main():
 
     import sentence_transformers
 
-    theirs = {f"sentence-transformers {sentence_transformers.__version__}": with_sentence_transformers(options.model, texts)}
+    version = f"sentence-transformers {sentence_transformers.__version__}"
+    theirs = {version: with_sentence_transformers(options.model, texts)}
     try:
         import onnxruntime
     except ImportError:
         print("onnxruntime is not installed: onnx/model.onnx is not checked")
     else:
-        theirs[f"onnx/model.onnx on onnxruntime {onnxruntime.__version__}"] = with_onnx(options.model, texts)
+        if (options.model / "onnx/model.onnx").exists():
+            theirs[f"onnx/model.onnx on onnxruntime {onnxruntime.__version__}"] = with_onnx(options.model, texts)
 
     worst = 0.0
     for name, vectors in theirs.items():
@@ -68,22 +71,25 @@ def with_sentence_transformers(model, texts):
 
 
 def with_onnx(model, texts):
-    """Mean pooling and normalisation as the directory's modules say; the graph itself yields token embeddings."""
+    """The graph yields token vectors; what follows the encoder is sentence-transformers' own."""
     import onnxruntime
-    from transformers import AutoTokenizer
+    import torch
+    from sentence_transformers import SentenceTransformer
 
-    limit = json.loads((model / "sentence_bert_config.json").read_text())["max_seq_length"]
-    pooling = json.loads((model / "1_Pooling/config.json").read_text())
-    normalize = any(m["type"].endswith("Normalize") for m in json.loads((model / "modules.json").read_text()))
-    tokenizer = AutoTokenizer.from_pretrained(str(model))
+    reference = SentenceTransformer(str(model), device="cpu")
+    encoder, *modules = reference
     session = onnxruntime.InferenceSession(str(model / "onnx/model.onnx"), providers=["CPUExecutionProvider"])
-    wanted = {i.name for i in session.get_inputs()}
+    prompt = reference.prompts.get(reference.default_prompt_name)
     rows = []
     for text in texts:
-        batch = tokenizer([text], truncation=True, max_length=limit, return_tensors="np")
-        hidden = session.run(None, {name: value.astype(numpy.int64) for name, value in batch.items() if name in wanted})[0][0]
-        vector = hidden[0] if pooling["pooling_mode_cls_token"] else hidden.astype(numpy.float64).mean(axis=0)
-        rows.append(vector / numpy.linalg.norm(vector) if normalize else vector)
+        batch = encoder.preprocess([text], prompt=prompt)
+        inputs = {"token_type_ids": torch.zeros_like(batch["input_ids"]), **batch}
+        hidden = session.run(None, {i.name: inputs[i.name].numpy() for i in session.get_inputs()})[0]
+        features = {**batch, "token_embeddings": torch.from_numpy(hidden)}
+        with torch.no_grad():
+            for module in modules:
+                features = module(features)
+        rows.append(features["sentence_embedding"][0].numpy())
     return numpy.array(rows, dtype=numpy.float64)
 
 

@@ -1,6 +1,11 @@
 //! What the benchmarks share: measuring programs, tools of others, the table.
 #![allow(dead_code, reason = "each benchmark uses a part of this")]
 
+pub mod contender;
+pub mod peers;
+pub mod profile;
+pub mod texts;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

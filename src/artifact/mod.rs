@@ -4,21 +4,21 @@
 pub mod answer;
 pub mod chunk;
 pub mod document;
+pub mod example;
 pub mod jsonl;
 pub mod judgements;
 pub mod metrics;
 pub mod ranking;
 pub mod retrieved;
-pub mod triplet;
 
 pub use answer::Answer;
 pub use chunk::Chunk;
 pub use document::Document;
+pub use example::Example;
 pub use judgements::{Judgements, Passage, Query};
 pub use metrics::Metrics;
 pub use ranking::{Hit, Ranking};
 pub use retrieved::{Retrieved, RetrievedPassage, Side};
-pub use triplet::Triplet;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -33,7 +33,7 @@ pub enum Kind {
     Chunks,
     /// A BEIR folder: `corpus.jsonl`, `queries.jsonl`, `qrels/test.tsv` (see [`Judgements`]).
     Judgements,
-    /// JSON Lines of [`Triplet`].
+    /// JSON Lines of [`Example`]: pairs, triplets or tuples, with or without labels.
     Triplets,
     /// A Hugging Face / sentence-transformers model directory.
     Model,

@@ -34,6 +34,8 @@ struct Shown {
     bar: ProgressBar,
     started: Instant,
     said: Instant,
+    /// How far it was when it was first told, and when: one that was resumed does not begin at 0.
+    first: Option<(u64, Instant)>,
 }
 
 impl Console {
@@ -77,7 +79,7 @@ impl Console {
             bar.enable_steady_tick(Duration::from_millis(120));
         }
         let now = Instant::now();
-        self.stages().insert(stage.to_owned(), Shown { bar, started: now, said: now });
+        self.stages().insert(stage.to_owned(), Shown { bar, started: now, said: now, first: None });
     }
 
     fn stages(&self) -> std::sync::MutexGuard<'_, HashMap<String, Shown>> {
@@ -87,6 +89,10 @@ impl Console {
     fn progress(&self, stage: &str, progress: &Progress) {
         let mut stages = self.stages();
         let Some(shown) = stages.get_mut(stage) else { return };
+        let (from, since) = *shown.first.get_or_insert_with(|| match progress.done {
+            0 | 1 => (0, shown.started),
+            done => (done, Instant::now()),
+        });
         if self.terminal {
             if progress.total > 0 && shown.bar.length() != Some(progress.total) {
                 shown.bar.set_length(progress.total);
@@ -95,14 +101,14 @@ impl Console {
             shown.bar.set_position(progress.done);
             shown.bar.set_message(match progress.total {
                 0 => progress.message.clone(),
-                _ => format!("{}  {}  {}", progress.unit, progress.message, left(progress, shown.started)),
+                _ => format!("{}  {}  {}", progress.unit, progress.message, left(progress, from, since)),
             });
         } else if shown.said.elapsed() >= SILENCE {
             shown.said = Instant::now();
             let text = match progress.total {
                 0 => progress.message.clone(),
                 total => {
-                    let left = left(progress, shown.started);
+                    let left = left(progress, from, since);
                     format!("{}/{total} {}  {}  {left}", progress.done, progress.unit, progress.message)
                 }
             };
@@ -148,13 +154,13 @@ impl Observer for Console {
     }
 }
 
-/// The time left, from the time so far.
-fn left(progress: &Progress, started: Instant) -> String {
-    if progress.done == 0 || progress.done >= progress.total {
+/// The time left, from the time since it was at `from`.
+fn left(progress: &Progress, from: u64, since: Instant) -> String {
+    if progress.done <= from || progress.done >= progress.total {
         return String::new();
     }
-    let share = progress.done as f64 / progress.total as f64;
-    format!("{} left", seconds(started.elapsed().as_secs_f64() * (1.0 - share) / share))
+    let each = since.elapsed().as_secs_f64() / (progress.done - from) as f64;
+    format!("{} left", seconds(each * (progress.total - progress.done) as f64))
 }
 
 fn spinner() -> ProgressStyle {

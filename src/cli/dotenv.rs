@@ -7,7 +7,14 @@ use super::print::{self, Style, Tone};
 const NOT_FROM_A_FILE: &[&str] = &[
     "PATH",
     "HOME",
+    "XDG_CACHE_HOME",
+    "LOCALAPPDATA",
     "RETUNE_ALLOW",
+    "RETUNE_CACHE",
+    "CUDA_HOME",
+    "CUDA_PATH",
+    "CONDA_PREFIX",
+    "VIRTUAL_ENV",
     "LD_",
     "DYLD_",
     "ORT_",
@@ -60,10 +67,12 @@ mod tests {
 
     #[test]
     fn what_chooses_code_does_not_come_from_a_file() {
-        for name in ["PATH", "LD_PRELOAD", "ORT_DYLIB_PATH", "RETUNE_ALLOW", "PIP_INDEX_URL", "PYTHONPATH"] {
+        for name in
+            ["PATH", "LD_PRELOAD", "ORT_DYLIB_PATH", "RETUNE_ALLOW", "PIP_INDEX_URL", "PYTHONPATH", "RETUNE_CACHE", "CUDA_HOME"]
+        {
             assert!(is_guarded(name), "{name}");
         }
-        for name in ["OPENAI_API_KEY", "PATHS", "RETUNE_REMOTE", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"] {
+        for name in ["OPENAI_API_KEY", "PATHS", "RETUNE_REMOTE", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "CUDA_VISIBLE_DEVICES"] {
             assert!(!is_guarded(name), "{name}");
         }
     }

@@ -24,7 +24,7 @@ pub(super) struct Gc {
     /// Keep what the last N runs of each folder of runs need, rather than what all need
     #[arg(long, value_name = "N")]
     keep_last: Option<usize>,
-    /// Keep what runs of this time need, and what was used within it; `30d`, `2w`, `12h`
+    /// Keep what runs of this time need, and what was used within it; `30d`, `2w`, `12h`. Checkpoints of interrupted stages stay two weeks without it
     #[arg(long, value_name = "AGE", value_parser = age)]
     older_than: Option<Duration>,
     /// Remove what was not used for longest until the rest takes no more; `10GB`, `500MB`, `1.5TiB`
@@ -127,7 +127,9 @@ fn render(garbage: &Garbage, deleted: bool, color: bool) -> String {
         count(garbage.kept.objects, "object"),
         bytes(garbage.kept.bytes)
     );
-    let nothing = garbage.results.is_empty() && garbage.objects == 0 && garbage.quarantine == 0 && garbage.leftovers.is_empty();
+    let nothing = garbage.results.is_empty()
+        && [garbage.objects, garbage.quarantine, garbage.checkpoints] == [0; 3]
+        && garbage.leftovers.is_empty();
     if nothing {
         return format!("nothing to remove: {kept}\n");
     }
@@ -141,6 +143,9 @@ fn render(garbage: &Garbage, deleted: bool, color: bool) -> String {
     }
     if garbage.quarantine > 0 {
         parts.push(format!("{} in quarantine", count(garbage.quarantine, "file")));
+    }
+    if garbage.checkpoints > 0 {
+        parts.push(format!("the checkpoints of {} that nobody went on with", count(garbage.checkpoints, "stage")));
     }
     if !garbage.leftovers.is_empty() {
         parts.push(format!("what killed runs left: {}", leftovers(&garbage.leftovers)));

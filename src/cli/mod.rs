@@ -1,6 +1,7 @@
 //! The command line: one file a command. Only this module prints.
 
 mod console;
+mod devices;
 mod diff;
 mod dotenv;
 mod encode;
@@ -95,6 +96,8 @@ enum Command {
     Stages(stages::Stages),
     /// Print the JSON Schemas that editors complete and check pipelines with
     Schema(schema::PrintSchema),
+    /// Say what models can run on here: the processor and GPUs
+    Devices(devices::Devices),
     /// Turn lines of text into embeddings with a model directory
     Encode(encode::Encode),
 }
@@ -149,6 +152,7 @@ pub fn main() -> ExitCode {
         Command::Gc(command) => command.call(global, style),
         Command::Stages(command) => command.call(global),
         Command::Schema(command) => command.call(),
+        Command::Devices(command) => command.call(global),
         Command::Encode(command) => command.call(global),
     };
     match result {

@@ -16,7 +16,8 @@ use crate::cancel::Cancel;
 use crate::engine::{Engine, Options};
 use crate::pipeline::{self, Override, Pipeline};
 use crate::run::{Environment, Git, Host, Recorder, RunRecord, RunStatus, StageRecord, StageStatus};
-use crate::runtime::{cache, library};
+use crate::runtime::device::Choice;
+use crate::runtime::{Runtime, cache};
 use crate::stage;
 use crate::store::Store;
 
@@ -162,12 +163,12 @@ fn report(record: &RunRecord, folder: &str, style: Style) -> String {
 
 /// What a run that begins now stands in; `git` is where the pipeline lies.
 pub(super) fn environment(git: Option<Git>) -> Environment {
-    Environment {
-        retune: env!("CARGO_PKG_VERSION").to_owned(),
-        onnx_runtime: library::identity(&cache::folder()).unwrap_or_default(),
-        host: Host::here(),
-        git,
-    }
+    Environment { retune: env!("CARGO_PKG_VERSION").to_owned(), onnx_runtime: onnx_runtime(), host: Host::here(), git }
+}
+
+/// What `device: auto` computes with; nothing when ONNX Runtime cannot be had.
+fn onnx_runtime() -> String {
+    Runtime::choose(Choice::Auto, &cache::folder()).and_then(|runtime| runtime.identity()).unwrap_or_default()
 }
 
 /// Set by the first Ctrl-C; the second ends the program at once.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -45,6 +45,13 @@ pub(super) struct Due {
     pub fingerprint: Fingerprint,
     pub reasons: Vec<Reason>,
     pub inputs: Placed,
+}
+
+/// Where a stage reads, and where it writes besides its outputs.
+struct Places<'a> {
+    inputs: BTreeMap<String, PathBuf>,
+    scratch: &'a Path,
+    checkpoints: &'a Path,
 }
 
 /// The digests of what comes in.
@@ -108,32 +115,35 @@ impl Engine<'_> {
         around.recorder.update_stage(&node.id, |stage| {
             stage.status = StageStatus::Running;
             stage.reasons = reasons;
-            stage.key = Some(key);
+            stage.key = Some(key.clone());
             stage.fingerprint = Some(fingerprint.clone());
         });
         let (started, peak) = (Instant::now(), (worker.peak)());
         let scratch = self.store.scratch()?;
-        let inputs = inputs.into_iter().map(|(port, (_, path))| (port, path)).collect();
-        let (outcome, written) = self.call(index, inputs, scratch.path(), around).map_err(explained)?;
+        if self.selection.forced.contains_key(&index) {
+            // What is forced begins anew.
+            self.store.remove_checkpoints(&key);
+        }
+        let places = Places {
+            inputs: inputs.into_iter().map(|(port, (_, path))| (port, path)).collect(),
+            scratch: scratch.path(),
+            checkpoints: &self.store.checkpoints(&key),
+        };
+        let (outcome, written) = self.call(index, places, around).map_err(explained)?;
         let (seconds, peak_memory) = (started.elapsed().as_secs_f64(), peak.bytes());
         (worker.computed)();
         let (finished, run) = (Timestamp::now(), around.recorder.id());
         let result = |outputs| StageResult { fingerprint, outputs, outcome, seconds, peak_memory, finished, run };
         let result = self.store.commit(&written, result)?;
+        self.store.remove_checkpoints(&key);
         self.share(&result);
         Ok((StageStatus::Done, result))
     }
 
     /// Calls the stage; returns where it wrote its outputs.
-    fn call(
-        &self,
-        index: usize,
-        inputs: BTreeMap<String, PathBuf>,
-        scratch: &std::path::Path,
-        around: &Surrounded,
-    ) -> Result<(Outcome, BTreeMap<String, PathBuf>)> {
+    fn call(&self, index: usize, places: Places, around: &Surrounded) -> Result<(Outcome, BTreeMap<String, PathBuf>)> {
         let node = &self.pipeline.stages[index];
-        let (own, written) = (scratch.join("own"), scratch.join("outputs"));
+        let (own, written) = (places.scratch.join("own"), places.scratch.join("outputs"));
         for folder in [&own, &written] {
             fs::create_dir_all(folder).with_context(|| format!("`{}` cannot be written", folder.display()))?;
         }
@@ -141,12 +151,13 @@ impl Engine<'_> {
             node.outputs.iter().map(|port| (port.name.clone(), written.join(&port.file))).collect();
         let reporter = StageReporter { stage: &node.id, recorder: around.recorder, observer: around.observer };
         let context = Context {
-            inputs,
+            inputs: places.inputs,
             outputs: outputs.clone(),
             base: &self.pipeline.base,
             allowed: &self.pipeline.allowed,
             downloads: &self.downloads,
             scratch: &own,
+            checkpoints: places.checkpoints,
             reporter: &reporter,
             cancel: around.cancel,
         };

@@ -32,15 +32,17 @@ pub fn answers(
     progress: &dyn Fn(usize, usize),
 ) -> Result<Vec<Vec<Sentence>>> {
     let candidates: Vec<Vec<Sentence>> = questions.iter().map(|(_, passages)| distinct(passages)).collect();
-    let queries = questions.iter().map(|(query, _)| (*query).to_owned());
-    let texts: Vec<String> = queries.chain(candidates.iter().flatten().map(|s| s.text.clone())).collect();
-    let vectors = normalized(embedder.encode(&texts, cancel, &|n| progress(n, texts.len()))?.view());
-    let mut start = questions.len();
+    let queries: Vec<String> = questions.iter().map(|(query, _)| (*query).to_owned()).collect();
+    let texts: Vec<String> = candidates.iter().flatten().map(|s| s.text.clone()).collect();
+    let all = queries.len() + texts.len();
+    let vectors = normalized(embedder.encode_documents(&texts, cancel, &|n| progress(n, all))?.view());
+    let queries = normalized(embedder.encode_queries(&queries, cancel, &|n| progress(texts.len() + n, all))?.view());
+    let mut start = 0;
     let mut chosen = Vec::new();
     for (query, sentences) in candidates.into_iter().enumerate() {
         let rows = vectors.slice(ndarray::s![start..start + sentences.len(), ..]);
         start += sentences.len();
-        let nearest = nearest(vectors.row(query), rows, count);
+        let nearest = nearest(queries.row(query), rows, count);
         chosen.push(sentences.into_iter().enumerate().filter(|(i, _)| nearest.contains(i)).map(|(_, s)| s).collect());
     }
     Ok(chosen)

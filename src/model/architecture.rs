@@ -1,72 +1,58 @@
 //! The encoders that can be built, by `model_type` of their `config.json`. To add one: a file beside this and a line here.
 
-use std::cell::RefCell;
+use std::fmt::Debug;
 
-use super::bert;
-use super::config::EncoderConfig;
-use crate::onnx::{DataType, Graph, Shape, Value};
-use crate::shape;
+use super::builder::Builder;
+use super::settings::Settings;
+use super::{bert, distilbert, gte, modernbert, mpnet, nomic, roberta};
+use crate::onnx::Value;
 
-/// Builds the encoder: token vectors `[rows, seq, hidden]`.
-type Build = fn(&Graph, &EncoderConfig, &Parameters, &Inputs) -> Value;
+/// An encoder as its `config.json` describes it.
+pub trait Encoder: Debug + Send + Sync {
+    /// The length of a token vector.
+    fn hidden_size(&self) -> usize;
 
-const ARCHITECTURES: &[(&str, Build)] = &[("bert", bert::build)];
+    /// Tokens of the longest text it takes, the special ones included.
+    fn max_tokens(&self) -> usize;
 
-/// The names of the encoders.
-pub fn known() -> Vec<&'static str> {
-    ARCHITECTURES.iter().map(|(name, _)| *name).collect()
-}
-
-/// The graph inputs of every encoder, int64 `[rows, seq]`, named as in transformers' exports.
-pub struct Inputs {
-    pub input_ids: Value,
-    /// 1 for tokens, 0 for padding.
-    pub attention_mask: Value,
-    pub token_type_ids: Value,
-}
-
-/// A weight as a graph input.
-#[derive(Debug, Clone)]
-pub struct Parameter {
-    pub name: String,
-    pub shape: Vec<usize>,
-    pub value: Value,
-}
-
-/// Collects the weights that an encoder asks for while it is built.
-pub struct Parameters<'g> {
-    graph: &'g Graph,
-    all: RefCell<Vec<Parameter>>,
-}
-
-impl Parameters<'_> {
-    /// The weight `name` of the model's file, as a graph input of that name.
-    pub fn weight(&self, name: &str, shape: &[usize]) -> Value {
-        let value = self.graph.input(name, DataType::F32, shape.iter().map(|&d| d.into()).collect::<Shape>());
-        self.all.borrow_mut().push(Parameter { name: name.to_owned(), shape: shape.to_vec(), value });
-        value
+    /// Whether it gives one vector a text, `[rows, hidden]`, instead of token vectors.
+    fn pooled(&self) -> bool {
+        false
     }
+
+    /// Builds it: token vectors `[tokens, hidden]`.
+    fn build(&self, b: &Builder) -> Value;
 }
 
-/// An encoder in a graph.
-pub struct Encoder {
-    pub inputs: Inputs,
-    /// In the order in which the encoder uses them.
-    pub parameters: Vec<Parameter>,
-    /// `[rows, seq, hidden]`
-    pub token_vectors: Value,
+/// Reads an encoder's own settings. An error says what is wrong with which field.
+type Read = fn(&Settings) -> Result<Box<dyn Encoder>, String>;
+
+const ARCHITECTURES: &[(&str, Read)] = &[
+    ("bert", bert::read),
+    ("camembert", roberta::read),
+    ("distilbert", distilbert::read),
+    ("gte", gte::read),
+    ("modernbert", modernbert::read),
+    ("mpnet", mpnet::read),
+    ("new", gte::read),
+    ("nomic_bert", nomic::read),
+    ("roberta", roberta::read),
+    ("xlm-roberta", roberta::read),
+];
+
+/// Whether encoders of this `model_type` can be built.
+pub fn knows(model_type: &str) -> bool {
+    ARCHITECTURES.iter().any(|(name, _)| *name == model_type)
 }
 
-/// Builds the encoder that `config` describes; `None` when its `model_type` is not known.
-pub fn build(graph: &Graph, config: &EncoderConfig) -> Option<Encoder> {
-    let (_, build) = ARCHITECTURES.iter().find(|(name, _)| *name == config.model_type)?;
-    let input = |name| graph.input(name, DataType::I64, shape!["rows", "seq"]);
-    let inputs = Inputs {
-        input_ids: input("input_ids"),
-        attention_mask: input("attention_mask"),
-        token_type_ids: input("token_type_ids"),
+/// The encoder that `settings` describe.
+///
+/// # Errors
+/// It is of no kind that can be built, or a field is missing, wrong or not supported; the message names it.
+pub fn read(model_type: &str, settings: &Settings) -> Result<Box<dyn Encoder>, String> {
+    let Some((_, read)) = ARCHITECTURES.iter().find(|(name, _)| *name == model_type) else {
+        let known: Vec<&str> = ARCHITECTURES.iter().map(|(name, _)| *name).collect();
+        return Err(format!("encoders of `model_type` `{model_type}` cannot be built; known: `{}`", known.join("`, `")));
     };
-    let parameters = Parameters { graph, all: RefCell::default() };
-    let token_vectors = build(graph, config, &parameters, &inputs);
-    Some(Encoder { inputs, parameters: parameters.all.into_inner(), token_vectors })
+    read(settings)
 }

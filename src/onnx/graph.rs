@@ -3,11 +3,12 @@
 //! first such place; so no formula needs `?`.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use prost::Message;
 
+use super::ops::lookup::Inverse;
 use super::proto::*;
 use super::shape::{DataType, Dim, Shape, show};
 
@@ -21,6 +22,9 @@ pub enum Attribute {
     Float(f32),
     Int(i64),
     Ints(Vec<i64>),
+    Text(&'static str),
+    /// One element of a type, little-endian.
+    Element(DataType, Vec<u8>),
 }
 
 /// An operator with its inputs and outputs.
@@ -33,6 +37,8 @@ pub struct Node {
     pub inputs: Vec<Value>,
     pub outputs: Vec<Value>,
     pub attributes: Vec<(&'static str, Attribute)>,
+    /// What it is called in the file that it was imported from.
+    pub label: Option<Arc<str>>,
 }
 
 impl Node {
@@ -76,9 +82,18 @@ pub enum GraphError {
     #[error("operator `{op}`: {message}")]
     Shape { op: &'static str, message: String },
     #[error("operator `{op}` has no gradient rule, so what feeds it cannot be trained (node {node})")]
-    NoRule { op: &'static str, node: usize },
+    NoRule { op: &'static str, node: String },
+    /// An imported graph that could not be added.
+    #[error("{0}")]
+    Import(String),
     #[error("the loss must be a scalar, but has shape {0}")]
     NotScalar(String),
+}
+
+/// See [`Graph::mark`].
+pub(super) struct Mark {
+    nodes: usize,
+    values: u32,
 }
 
 struct Info {
@@ -97,7 +112,27 @@ struct Inner {
     /// Symbol → value `[1]` that holds its size when the graph runs.
     sizes: HashMap<Arc<str>, Value>,
     scalars: HashMap<u32, Value>,
+    /// Values through which no gradient passes.
+    stopped: HashSet<Value>,
+    inverses: HashMap<Value, Inverse>,
+    operators: Operators,
+    /// How many dimensions got a number for want of a name.
+    unknown: u32,
+    label: Option<Arc<str>>,
+    /// 0 for [`OPSET`].
+    opset: i64,
     error: Option<GraphError>,
+}
+
+/// Which operators a graph may use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Operators {
+    /// Those of ONNX and of ONNX Runtime's releases: they run on any device, and in any tool.
+    #[default]
+    Released,
+    /// retune's own besides, which run on the processor; with `bf16`, matrix products round their factors to bfloat16 and add up
+    /// in single precision.
+    Own { bf16: bool },
 }
 
 /// See the [module](self).
@@ -109,6 +144,23 @@ pub struct Graph {
 impl Graph {
     pub fn new() -> Self {
         Graph::default()
+    }
+
+    /// A graph that may use these operators.
+    pub fn with(operators: Operators) -> Self {
+        let graph = Graph::default();
+        graph.inner.borrow_mut().operators = operators;
+        graph
+    }
+
+    /// Whether operators of retune's own may be used.
+    pub fn own(&self) -> bool {
+        self.inner.borrow().operators != Operators::Released
+    }
+
+    /// Whether matrix products may round their factors to bfloat16.
+    pub(super) fn bf16(&self) -> bool {
+        self.inner.borrow().operators == Operators::Own { bf16: true }
     }
 
     /// A graph input: data, or a weight.
@@ -153,7 +205,7 @@ impl Graph {
         self.constant_bytes(DataType::I64, &[data.len()], bytes)
     }
 
-    fn constant_bytes(&self, data_type: DataType, shape: &[usize], bytes: Vec<u8>) -> Value {
+    pub(super) fn constant_bytes(&self, data_type: DataType, shape: &[usize], bytes: Vec<u8>) -> Value {
         let name = format!("c{}", self.inner.borrow().values.len());
         let value = self.value(name, data_type, shape.iter().map(|&d| Dim::Fixed(d)).collect());
         self.inner.borrow_mut().constants.push((value, shape.iter().map(|&d| d as i64).collect(), bytes));
@@ -195,14 +247,93 @@ impl Graph {
                 self.value(name, data_type, shape)
             })
             .collect();
-        let node = Node { op, domain, inputs: inputs.to_vec(), outputs: outputs.clone(), attributes: attributes.to_vec() };
-        self.inner.borrow_mut().nodes.push(node);
+        let (inputs, attributes) = (inputs.to_vec(), attributes.to_vec());
+        let mut inner = self.inner.borrow_mut();
+        let label = inner.label.clone();
+        inner.nodes.push(Node { op, domain, inputs, outputs: outputs.clone(), attributes, label });
         outputs
+    }
+
+    /// `x`, through which no gradient passes (`detach` of PyTorch).
+    pub fn stop_gradient(&self, x: Value) -> Value {
+        let value = self.node("Identity", "", &[x], &[], self.data_type(x), self.shape(x));
+        self.inner.borrow_mut().stopped.insert(value);
+        value
+    }
+
+    pub(super) fn is_stopped(&self, value: Value) -> bool {
+        self.inner.borrow().stopped.contains(&value)
+    }
+
+    /// A dimension whose size the graph computes when it runs.
+    pub(super) fn unknown(&self) -> Dim {
+        let mut inner = self.inner.borrow_mut();
+        inner.unknown += 1;
+        Dim::Unknown(inner.unknown)
+    }
+
+    /// See [`shape::broadcast`](super::shape::broadcast).
+    pub(super) fn broadcast(&self, a: &[Dim], b: &[Dim]) -> Option<Shape> {
+        super::shape::broadcast(a, b, || self.unknown())
+    }
+
+    /// What the nodes that follow are called in error messages.
+    pub(super) fn set_label(&self, label: Option<&str>) {
+        self.inner.borrow_mut().label = label.map(Into::into);
+    }
+
+    /// Raises the version of the operator set to that of an imported graph.
+    pub(super) fn raise_opset(&self, version: i64) {
+        let mut inner = self.inner.borrow_mut();
+        inner.opset = inner.opset.max(version);
+    }
+
+    pub(super) fn is_input(&self, value: Value) -> bool {
+        self.inner.borrow().inputs.contains(&value)
+    }
+
+    /// A place in the building of the graph, for [`Graph::prune`].
+    pub(super) fn mark(&self) -> Mark {
+        let inner = self.inner.borrow();
+        Mark { nodes: inner.nodes.len(), values: inner.values.len() as u32 }
+    }
+
+    /// Drops the nodes and constants added since `mark` that are not needed to compute `value`.
+    pub(super) fn prune(&self, mark: &Mark, value: Value) {
+        let mut inner = self.inner.borrow_mut();
+        let mut needed: HashSet<Value> = [value].into();
+        // These are looked up by symbol and by number, and may be used again.
+        needed.extend(inner.sizes.values().chain(inner.scalars.values()));
+        let mut keep = vec![true; inner.nodes.len()];
+        for (i, node) in inner.nodes.iter().enumerate().skip(mark.nodes).rev() {
+            keep[i] = node.outputs.iter().any(|v| needed.contains(v));
+            if keep[i] {
+                needed.extend(&node.inputs);
+            }
+        }
+        let mut kept = keep.iter();
+        inner.nodes.retain(|_| kept.next() == Some(&true));
+        inner.constants.retain(|(v, ..)| v.0 < mark.values || needed.contains(v));
+    }
+
+    /// The elements of an integer constant; `None` when `value` is none.
+    pub(super) fn constant_integers(&self, value: Value) -> Option<Vec<i64>> {
+        let inner = self.inner.borrow();
+        if inner.values[value.0 as usize].data_type != DataType::I64 {
+            return None;
+        }
+        let (_, _, bytes) = inner.constants.iter().find(|(v, ..)| *v == value)?;
+        Some(bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect())
     }
 
     /// Records that the shapes at `op` do not fit; the first such place is what [`Graph::to_model`] reports.
     pub(super) fn broken(&self, op: &'static str, message: String) {
         self.inner.borrow_mut().error.get_or_insert(GraphError::Shape { op, message });
+    }
+
+    /// Records that a part of the graph could not be built.
+    pub fn fail(&self, message: String) {
+        self.inner.borrow_mut().error.get_or_insert(GraphError::Import(message));
     }
 
     pub fn shape(&self, value: Value) -> Shape {
@@ -226,6 +357,48 @@ impl Graph {
                 0
             }
         }
+    }
+
+    /// The last dimension, when it is fixed; 0 otherwise.
+    pub fn last(&self, value: Value) -> usize {
+        self.width("Shape", value)
+    }
+
+    /// Notes how the rows that became `moved` find back.
+    pub(super) fn inverse(&self, moved: Value, inverse: Inverse) {
+        self.inner.borrow_mut().inverses.insert(moved, inverse);
+    }
+
+    pub(super) fn inverse_of(&self, moved: Value) -> Option<Inverse> {
+        self.inner.borrow().inverses.get(&moved).copied()
+    }
+
+    /// The number of nodes.
+    pub fn count(&self) -> usize {
+        self.inner.borrow().nodes.len()
+    }
+
+    pub(super) fn inputs(&self) -> Vec<Value> {
+        self.inner.borrow().inputs.clone()
+    }
+
+    pub(super) fn outputs(&self) -> Vec<Value> {
+        self.inner.borrow().outputs.clone()
+    }
+
+    /// Takes all nodes out, to be put back in another form.
+    pub(super) fn take_nodes(&self) -> Vec<Node> {
+        std::mem::take(&mut self.inner.borrow_mut().nodes)
+    }
+
+    pub(super) fn push_node(&self, node: Node) {
+        self.inner.borrow_mut().nodes.push(node);
+    }
+
+    /// A new value like `value`, of another type.
+    pub(super) fn another(&self, value: Value, data_type: DataType) -> Value {
+        let name = format!("v{}", self.inner.borrow().values.len());
+        self.value(name, data_type, self.shape(value))
     }
 
     pub(super) fn nodes(&self) -> Vec<Node> {
@@ -277,7 +450,9 @@ impl Graph {
         let mut graph = GraphProto { name: "retune".into(), ..GraphProto::default() };
         for (value, dims, bytes) in &inner.constants {
             let data_type = inner.values[value.0 as usize].data_type as i32;
-            graph.initializer.push(TensorProto { dims: dims.clone(), data_type, name: name(*value), raw_data: bytes.clone() });
+            let raw_data = bytes.clone().into();
+            let name = name(*value);
+            graph.initializer.push(TensorProto { dims: dims.clone(), data_type, name, raw_data, ..Default::default() });
         }
         for &input in &inner.inputs {
             let info = &inner.values[input.0 as usize];
@@ -287,21 +462,21 @@ impl Graph {
                     data_type: info.data_type as i32,
                     name: info.name.clone(),
                     raw_data: data.iter().flat_map(|x| x.to_le_bytes()).collect(),
+                    ..Default::default()
                 }),
                 None => graph.input.push(value_info(info)),
             }
         }
         graph.output = inner.outputs.iter().map(|v| value_info(&inner.values[v.0 as usize])).collect();
         graph.node = inner.nodes.iter().enumerate().map(|(i, node)| node_proto(i, node, &name)).collect();
+        let used = |domain: &str| domain.is_empty() || inner.nodes.iter().any(|n| n.domain == domain);
+        let domains = [("", OPSET.max(inner.opset)), (MICROSOFT, 1), (OWN, 1)].into_iter().filter(|(domain, _)| used(domain));
         let model = ModelProto {
             ir_version: IR_VERSION,
             producer_name: "retune".into(),
             producer_version: env!("CARGO_PKG_VERSION").into(),
             graph: Some(graph),
-            opset_import: vec![
-                OperatorSetIdProto { domain: String::new(), version: OPSET },
-                OperatorSetIdProto { domain: MICROSOFT.into(), version: 1 },
-            ],
+            opset_import: domains.map(|(domain, version)| OperatorSetIdProto { domain: domain.into(), version }).collect(),
         };
         Ok(model.encode_to_vec())
     }
@@ -309,10 +484,11 @@ impl Graph {
 
 fn value_info(info: &Info) -> ValueInfoProto {
     let dim = |d: &Dim| DimensionProto {
-        value: Some(match d {
-            Dim::Fixed(n) => DimensionValue::Value(*n as i64),
-            Dim::Symbol(s) => DimensionValue::Param(s.to_string()),
-        }),
+        value: match d {
+            Dim::Fixed(n) => Some(DimensionValue::Value(*n as i64)),
+            Dim::Symbol(s) => Some(DimensionValue::Param(s.to_string())),
+            Dim::Unknown(_) => None,
+        },
     };
     let shape = TensorShapeProto { dim: info.shape.iter().map(dim).collect() };
     let tensor_type = Some(TensorTypeProto { elem_type: info.data_type as i32, shape: Some(shape) });
@@ -326,6 +502,12 @@ fn node_proto(index: usize, node: &Node, name: &dyn Fn(Value) -> String) -> Node
             Attribute::Float(f) => AttributeProto { name, f: Some(*f), kind: 1, ..Default::default() },
             Attribute::Int(i) => AttributeProto { name, i: Some(*i), kind: 2, ..Default::default() },
             Attribute::Ints(ints) => AttributeProto { name, ints: ints.clone(), kind: 7, ..Default::default() },
+            Attribute::Text(s) => AttributeProto { name, s: Some(s.as_bytes().into()), kind: 3, ..Default::default() },
+            Attribute::Element(data_type, bytes) => {
+                let data_type = *data_type as i32;
+                let t = TensorProto { dims: vec![1], data_type, raw_data: bytes.clone().into(), ..Default::default() };
+                AttributeProto { name, t: Some(t), kind: 4, ..Default::default() }
+            }
         }
     };
     NodeProto {

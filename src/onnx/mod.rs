@@ -4,12 +4,17 @@
 
 pub mod differentiate;
 pub mod graph;
+mod half;
+pub mod import;
+mod memory;
 mod ops;
+pub use ops::own::{Attention, Dropout};
 pub mod proto;
 pub mod shape;
 
 pub use differentiate::{Gradient, differentiate};
-pub use graph::{Graph, GraphError, Value};
+pub use graph::{Graph, GraphError, Operators, Value};
+pub use half::lower;
 pub use shape::{DataType, Dim, Shape};
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! The part of ONNX's protobuf (`onnx.proto`, IR version 8) that retune writes. Field numbers are the format's own.
+//! The part of ONNX's protobuf (`onnx.proto`) that retune reads and writes. Field numbers are the format's own.
 
 use prost::Message;
+use prost::bytes::Bytes;
 
 /// IR version written: the one of opset 18 (ONNX 1.13).
 pub const IR_VERSION: i64 = 8;
@@ -8,6 +9,9 @@ pub const IR_VERSION: i64 = 8;
 pub const OPSET: i64 = 18;
 /// ONNX Runtime's own operators (`FusedMatMul`, `Gelu`).
 pub const MICROSOFT: &str = "com.microsoft";
+
+/// retune's own operators.
+pub const OWN: &str = "retune";
 
 #[derive(Clone, PartialEq, Message)]
 pub struct ModelProto {
@@ -31,6 +35,15 @@ pub struct OperatorSetIdProto {
     pub version: i64,
 }
 
+/// Used for where the data of a tensor lies outside of the file: `location`, `offset`, `length`.
+#[derive(Clone, PartialEq, Message)]
+pub struct StringStringEntryProto {
+    #[prost(string, tag = "1")]
+    pub key: String,
+    #[prost(string, tag = "2")]
+    pub value: String,
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub struct GraphProto {
     #[prost(message, repeated, tag = "1")]
@@ -43,6 +56,8 @@ pub struct GraphProto {
     pub input: Vec<ValueInfoProto>,
     #[prost(message, repeated, tag = "12")]
     pub output: Vec<ValueInfoProto>,
+    #[prost(bytes = "bytes", repeated, tag = "15")]
+    pub sparse_initializer: Vec<Bytes>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -69,9 +84,15 @@ pub struct AttributeProto {
     pub f: Option<f32>,
     #[prost(int64, optional, tag = "3")]
     pub i: Option<i64>,
+    #[prost(bytes = "bytes", optional, tag = "4")]
+    pub s: Option<Bytes>,
+    #[prost(message, optional, tag = "5")]
+    pub t: Option<TensorProto>,
+    #[prost(float, repeated, tag = "7")]
+    pub floats: Vec<f32>,
     #[prost(int64, repeated, tag = "8")]
     pub ints: Vec<i64>,
-    /// 1 = float, 2 = int, 7 = ints.
+    /// 1 = float, 2 = int, 3 = string, 4 = tensor, 5 = graph, 6 = floats, 7 = ints.
     #[prost(int32, tag = "20")]
     pub kind: i32,
 }
@@ -80,14 +101,28 @@ pub struct AttributeProto {
 pub struct TensorProto {
     #[prost(int64, repeated, tag = "1")]
     pub dims: Vec<i64>,
-    /// 1 = float, 7 = int64, 9 = bool.
+    /// 1 = float, 7 = int64, 9 = bool, …: `TensorProto.DataType`.
     #[prost(int32, tag = "2")]
     pub data_type: i32,
+    #[prost(float, repeated, tag = "4")]
+    pub float_data: Vec<f32>,
+    /// Elements of all types of up to 32 bits that are not floats of 32.
+    #[prost(int32, repeated, tag = "5")]
+    pub int32_data: Vec<i32>,
+    #[prost(int64, repeated, tag = "7")]
+    pub int64_data: Vec<i64>,
     #[prost(string, tag = "8")]
     pub name: String,
-    /// Little-endian elements.
-    #[prost(bytes = "vec", tag = "9")]
-    pub raw_data: Vec<u8>,
+    /// Little-endian elements, in place of the fields above.
+    #[prost(bytes = "bytes", tag = "9")]
+    pub raw_data: Bytes,
+    #[prost(double, repeated, tag = "10")]
+    pub double_data: Vec<f64>,
+    #[prost(message, repeated, tag = "13")]
+    pub external_data: Vec<StringStringEntryProto>,
+    /// 1 = the data lies outside of the file.
+    #[prost(int32, tag = "14")]
+    pub data_location: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]

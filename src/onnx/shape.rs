@@ -7,8 +7,11 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataType {
     F32 = 1,
+    I32 = 6,
     I64 = 7,
     Bool = 9,
+    F16 = 10,
+    Bf16 = 16,
 }
 
 /// One dimension.
@@ -17,6 +20,9 @@ pub enum Dim {
     Fixed(usize),
     /// Known when the graph runs. Two dimensions are equal when they have the same name.
     Symbol(Arc<str>),
+    /// Known when the graph runs, and until then equal to none but those of the same number: sizes that an imported graph
+    /// computes.
+    Unknown(u32),
 }
 
 impl From<usize> for Dim {
@@ -36,6 +42,7 @@ impl fmt::Display for Dim {
         match self {
             Dim::Fixed(size) => write!(f, "{size}"),
             Dim::Symbol(name) => f.write_str(name),
+            Dim::Unknown(_) => f.write_str("?"),
         }
     }
 }
@@ -55,8 +62,9 @@ pub fn show(shape: &[Dim]) -> String {
     format!("[{}]", dims.join(", "))
 }
 
-/// The shape that `a` and `b` broadcast to, by numpy's rule; `None` when they do not.
-pub fn broadcast(a: &[Dim], b: &[Dim]) -> Option<Shape> {
+/// The shape that `a` and `b` broadcast to, by numpy's rule; `None` when they do not. `unknown` gives a new dimension for
+/// sizes that cannot be told before the graph runs.
+pub fn broadcast(a: &[Dim], b: &[Dim], mut unknown: impl FnMut() -> Dim) -> Option<Shape> {
     let rank = a.len().max(b.len());
     let at = |shape: &[Dim], i: usize| if i + shape.len() < rank { Dim::Fixed(1) } else { shape[i + shape.len() - rank].clone() };
     (0..rank)
@@ -64,6 +72,9 @@ pub fn broadcast(a: &[Dim], b: &[Dim]) -> Option<Shape> {
             (x, y) if x == y => Some(x),
             (Dim::Fixed(1), y) => Some(y),
             (x, Dim::Fixed(1)) => Some(x),
+            // Either the same size or 1.
+            (Dim::Fixed(n), Dim::Unknown(_)) | (Dim::Unknown(_), Dim::Fixed(n)) => Some(Dim::Fixed(n)),
+            (Dim::Unknown(_), _) | (_, Dim::Unknown(_)) => Some(unknown()),
             _ => None,
         })
         .collect()
@@ -75,11 +86,15 @@ mod tests {
 
     #[test]
     fn broadcasting_follows_numpy() {
-        let to = |a: Shape, b: Shape| broadcast(&a, &b);
+        let to = |a: Shape, b: Shape| broadcast(&a, &b, || Dim::Unknown(9));
         assert_eq!(to(shape!["t", 4], shape![4]), Some(shape!["t", 4]));
         assert_eq!(to(shape!["t", 1], shape![3]), Some(shape!["t", 3]));
         assert_eq!(to(shape![], shape![2]), Some(shape![2]));
         assert_eq!(to(shape!["t"], shape!["u"]), None);
         assert_eq!(to(shape![2], shape![3]), None);
+        let unknown = || vec![Dim::Unknown(1)];
+        assert_eq!(to(unknown(), shape![3]), Some(shape![3]));
+        assert_eq!(to(unknown(), shape![1]), Some(unknown()));
+        assert_eq!(to(unknown(), shape!["t"]), Some(vec![Dim::Unknown(9)]));
     }
 }

@@ -352,7 +352,8 @@ impl<'a> Wiring<'a> {
         })
     }
 
-    /// The output that an edge names, or else the only one there is.
+    /// The output that an edge names, or else the only one there is. Plain files (plots) beside one of another kind are to be named, unless the user
+    /// declared them.
     fn of_any_kind(
         &self,
         name: Option<&str>,
@@ -364,6 +365,12 @@ impl<'a> Wiring<'a> {
             (Some(name), outputs) => self.called(name, outputs, from, id),
             (None, [only]) => Ok(*only),
             (None, outputs) => {
+                let body = self.expanded.members.get(from).map(|member| &member.body);
+                let is_ours = matches!(body, Some(Body::Kind(kind)) if kind.declared.is_none());
+                let mut others = outputs.iter().filter(|output| is_ours && output.kind != Kind::File);
+                if let (Some(only), None) = (others.next(), others.next()) {
+                    return Ok(*only);
+                }
                 let names: Vec<String> = outputs.iter().map(|output| format!("{id}.{}", output.name)).collect();
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 let message = format!("stage `{id}` has {} outputs", if names.is_empty() { "no" } else { "several" });

@@ -42,7 +42,13 @@ pub(super) fn nodes(mut instances: Vec<Instance>, expanded: &Expanded, problems:
         }
         let kind = kind(instance)?;
         let edge = |input: &Input| {
-            let port = input.label.as_ref().map_or_else(|| input.port.to_owned(), |label| format!("{}[{label}]", input.port));
+            let port = input.label.as_ref().map_or_else(
+                || input.port.to_owned(),
+                |label| {
+                    // Within a definition, an input of it is known by its name alone.
+                    format!("{}[{}]", input.port, label.strip_prefix("inputs.").unwrap_or(label))
+                },
+            );
             Some(Edge { port, from: *position.get(*places.get(&input.from)?)?, output: input.output.to_owned() })
         };
         let inputs = instance.inputs.iter().filter_map(edge).collect();

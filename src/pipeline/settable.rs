@@ -165,9 +165,9 @@ stages:
             "a..b",
         ];
         let lines: Vec<String> = short.iter().map(|short| format!("{short}: {}", meant(short))).collect();
-        insta::assert_snapshot!(lines.join("\n"), @"
+        insta::assert_snapshot!(lines.join("\n"), @r"
         tuned.lr: stages.tuned.with.lr
-        train.lr: stages.tuned.with.lr
+        train.lr: `train.lr` may mean `tuned.lr` and `tuned.train.lr`; write the one that is meant
         lr: stages.tuned.with.lr
         loss.margin: stages.tuned.with.loss.margin
         epochs: params.epochs
@@ -177,7 +177,7 @@ stages:
         seed: `seed` may mean `triplets.seed` and `tuned.seed`; write the one that is meant
         evaluate.depth: `evaluate.depth` may mean `before.depth` and `after.depth`; write the one that is meant
         tuned.lrr: stage `tuned` has no parameter `lrr`; did you mean `lr`?
-        tuned: `tuned` is a stage; name one of its parameters, for example `tuned.base_model`
+        tuned: `tuned` is a stage; name one of its parameters, for example `tuned.accumulation`
         tunde.lr: the pipeline has no stage or parameter `tunde`; did you mean `tuned`?
         chunksize: the pipeline has no stage or parameter `chunksize`; did you mean `chunk_size`?
         zzz: the pipeline has no stage or parameter `zzz`; name `STAGE.PARAMETER`, or a name of `params`

@@ -99,6 +99,13 @@ impl<B: DrawingBackend> Canvas<B> {
         self.backend.draw_path(path, &style).map_err(fail)
     }
 
+    /// A line through many points.
+    pub fn path(&mut self, points: &[(f64, f64)], width: f64, color: RGBAColor) -> Result<()> {
+        let style = ShapeStyle { color, filled: false, stroke_width: self.length(width) };
+        let points: Vec<_> = points.iter().map(|point| self.at(*point)).collect();
+        self.backend.draw_path(points, &style).map_err(fail)
+    }
+
     /// A filled rectangle.
     pub fn rectangle(&mut self, from: (f64, f64), to: (f64, f64), color: RGBColor) -> Result<()> {
         let (from, to) = (self.at(from), self.at(to));

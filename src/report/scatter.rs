@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use plotters::backend::DrawingBackend;
 use plotters::style::{Color, RGBColor};
 
+use super::axis::Axis;
 use super::canvas::{Align, Canvas, pixels, svg, text_width};
 use super::markdown::shorten;
 use super::placement::{Caption, Place, Rectangle, place};
@@ -73,39 +74,6 @@ pub struct Scatter {
     /// What the markers mean, for the legend; empty when that goes without saying.
     pub markers: Vec<(Marker, String)>,
     pub items: Vec<Item>,
-}
-
-/// An axis: its range, and where its ticks are.
-#[derive(Debug, Clone, PartialEq)]
-struct Axis {
-    low: f64,
-    high: f64,
-    ticks: Vec<f64>,
-    decimals: usize,
-}
-
-impl Axis {
-    /// An axis for `values`, with some room and five to ten ticks at round numbers.
-    fn of(values: impl Iterator<Item = f64> + Clone) -> Self {
-        let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)));
-        let (low, high) = if low <= high { (low, high) } else { (0.0, 0.0) };
-        let room = if high > low { (high - low) * 0.09 } else { 0.5 };
-        let (low, high) = (low - room, high + room);
-        let rough = (high - low) / 8.0;
-        let power = 10f64.powi(rough.log10().floor() as i32);
-        let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|s| *s >= rough).unwrap_or(10.0 * power);
-        let ticks = ((low / step).ceil() as i64..=(high / step).floor() as i64).map(|i| i as f64 * step).collect();
-        Axis { low, high, ticks, decimals: (-step.log10().floor()).clamp(0.0, 12.0) as usize }
-    }
-
-    /// From 0 at the low end to 1 at the high end.
-    fn share(&self, value: f64) -> f64 {
-        (value - self.low) / (self.high - self.low)
-    }
-
-    fn label(&self, tick: f64) -> String {
-        format!("{tick:.*}", self.decimals).replace('-', "−")
-    }
 }
 
 /// Sizes that depend on how much there is to draw.
@@ -265,22 +233,5 @@ fn mark<B: DrawingBackend>(
     match marker {
         Marker::Circle => canvas.circle(at, radius, color.mix(opacity)),
         Marker::Triangle => canvas.triangle(at, radius * 1.1, color.mix(opacity)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ticks_are_round_and_inside() {
-        let axis = Axis::of([-0.42, 0.61].into_iter());
-        let labels: Vec<String> = axis.ticks.iter().map(|t| axis.label(*t)).collect();
-        assert_eq!(labels, ["−0.4", "−0.2", "0.0", "0.2", "0.4", "0.6"]);
-        assert!(axis.ticks.iter().all(|t| (0.0..=1.0).contains(&axis.share(*t))));
-        // One value, and none.
-        for axis in [Axis::of([3.0].into_iter()), Axis::of(std::iter::empty())] {
-            assert!(axis.ticks.len() >= 4 && axis.high - axis.low == 1.0, "{axis:?}");
-        }
     }
 }

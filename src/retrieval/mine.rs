@@ -1,6 +1,6 @@
-//! Making training triplets: by keyword rules, and from judgements with random or hard negatives.
+//! Making training examples: by keyword rules, and from judgements with random or hard negatives.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::Path;
 
@@ -9,9 +9,11 @@ use ndarray::{ArrayView1, ArrayView2};
 use rand::SeedableRng;
 use rand::seq::index::sample;
 use rand_chacha::ChaCha8Rng;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use crate::artifact::{Chunk, Judgements, Passage, Query, Triplet, jsonl};
+use crate::artifact::example::Origin;
+use crate::artifact::{Chunk, Example, Judgements, Passage, Query, jsonl};
 use crate::text::first_few;
 use crate::text::keyword::{Haystack, Keyword, Match};
 
@@ -31,10 +33,10 @@ pub struct Rule {
     pub place: String,
 }
 
-/// Triplets, and what went wrong with some.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// Examples, and what went wrong with some.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Mined {
-    pub triplets: Vec<Triplet>,
+    pub examples: Vec<Example>,
     pub warnings: Vec<String>,
 }
 
@@ -81,7 +83,7 @@ pub fn by_rules(rules: &[Rule], chunks: &[Chunk]) -> Result<Mined> {
         let (positives, negatives) = (containing(&rule.positive)?, containing(&rule.negative)?);
         let Some(positive) = positives.first() else { continue };
         match negatives.iter().find(|negative| negative.text != positive.text) {
-            Some(negative) => mined.triplets.push(triplet(&rule.query, &rule.id, positive, negative)),
+            Some(negative) => mined.examples.push(example(&rule.query, &rule.id, positive, &[negative])),
             None => same.push(format!("`{}`", rule.id)),
         }
     }
@@ -100,10 +102,28 @@ pub enum Pool<'a> {
     Ranked(&'a [Vec<usize>]),
 }
 
-/// For each query and each of its relevant passages, `negatives` triplets with different passages that are drawn at random from the
-/// pool and are not judged relevant for that query. What is drawn for a query depends on `seed`, the query's place in the list and
-/// its pool alone.
-pub fn from_judgements(judgements: &Judgements, pool: &Pool, negatives: usize, seed: u64) -> Mined {
+/// What becomes of the negatives of a passage.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Shape {
+    /// A row for each: anchor, positive, negative.
+    #[default]
+    Triplet,
+    /// One row for all of them: anchor, positive, and as many negatives as `negatives` says. A passage with fewer is left out.
+    Tuple,
+}
+
+/// For each query and each of its relevant passages, `negatives` different passages that are drawn at random from the pool and are not
+/// judged relevant for that query. What is drawn for a query depends on `seed`, the query's place in the list and its pool alone. With `scores`
+/// `[queries, corpus]`, rows have those of their positive and their negatives.
+pub fn from_judgements(
+    judgements: &Judgements,
+    pool: &Pool,
+    negatives: usize,
+    shape: Shape,
+    scores: Option<ArrayView2<f32>>,
+    seed: u64,
+) -> Mined {
     let mut mined = Mined::default();
     let (mut without, mut short) = (0, 0);
     for (place, query) in judgements.queries.iter().enumerate() {
@@ -118,10 +138,19 @@ pub fn from_judgements(judgements: &Judgements, pool: &Pool, negatives: usize, s
         short += usize::from(!relevant.is_empty() && others.len() < negatives);
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(place as u64);
-        for positive in relevant.iter().filter_map(|&i| judgements.corpus.get(i)) {
-            for drawn in sample(&mut rng, others.len(), negatives.min(others.len())) {
-                let negative = others.get(drawn).and_then(|&i| judgements.corpus.get(i));
-                mined.triplets.extend(negative.map(|negative| triplet(&query.text, &query.id, positive, negative)));
+        for positive in relevant {
+            let drawn = sample(&mut rng, others.len(), negatives.min(others.len())).into_iter();
+            let drawn: Vec<usize> = drawn.filter_map(|i| others.get(i).copied()).collect();
+            let row = |negatives: &[usize]| {
+                let passages: Vec<&Passage> = negatives.iter().map(|&i| &judgements.corpus[i]).collect();
+                let texts = std::iter::once(&positive).chain(negatives);
+                let labels = scores.iter().flat_map(|scores| texts.clone().map(|&i| f64::from(scores[[place, i]]))).collect();
+                Example { labels, ..example(&query.text, &query.id, &judgements.corpus[positive], &passages) }
+            };
+            match shape {
+                Shape::Triplet => mined.examples.extend(drawn.iter().map(|&negative| row(&[negative]))),
+                Shape::Tuple if drawn.len() == negatives => mined.examples.push(row(&drawn)),
+                Shape::Tuple => {}
             }
         }
     }
@@ -129,9 +158,12 @@ pub fn from_judgements(judgements: &Judgements, pool: &Pool, negatives: usize, s
         mined.warnings.push(format!("queries without a relevant passage, and so without a triplet: {without}"));
     }
     if short > 0 {
-        mined.warnings.push(format!(
-            "queries with fewer than {negatives} passages that are not relevant, and so with fewer negatives: {short}"
-        ));
+        let so = match shape {
+            Shape::Triplet => "with fewer negatives",
+            Shape::Tuple => "without a row",
+        };
+        let why = format!("queries with fewer than {negatives} passages that are not relevant, and so {so}: {short}");
+        mined.warnings.push(why);
     }
     mined
 }
@@ -152,15 +184,36 @@ pub fn hardest(judgements: &Judgements, scores: ArrayView2<f32>, ranks: Range<us
     judgements.queries.iter().zip(scores.rows()).map(pool).collect()
 }
 
+/// For each query and each of its relevant passages a pair, without negatives.
+pub fn pairs(judgements: &Judgements) -> Mined {
+    let passages: HashMap<&str, &Passage> = judgements.corpus.iter().map(|passage| (passage.id.as_str(), passage)).collect();
+    let mut mined = Mined::default();
+    let mut without = 0;
+    for query in &judgements.queries {
+        let grades = judgements.qrels.get(&query.id).into_iter().flatten();
+        let relevant = grades.filter(|&(_, &grade)| grade > 0).filter_map(|(id, _)| passages.get(id.as_str()));
+        let before = mined.examples.len();
+        mined.examples.extend(relevant.map(|positive| example(&query.text, &query.id, positive, &[])));
+        without += usize::from(mined.examples.len() == before);
+    }
+    if without > 0 {
+        mined.warnings.push(format!("queries without a relevant passage, and so without a pair: {without}"));
+    }
+    mined
+}
+
 /// The texts are those that retrieval embeds.
-fn triplet(query: &str, query_id: &str, positive: &Passage, negative: &Passage) -> Triplet {
-    Triplet {
+fn example(query: &str, query_id: &str, positive: &Passage, negatives: &[&Passage]) -> Example {
+    Example {
         anchor: query.to_owned(),
         positive: positive.embedding_text(),
-        negative: negative.embedding_text(),
-        query_id: query_id.to_owned(),
-        positive_id: positive.id.clone(),
-        negative_id: negative.id.clone(),
+        negatives: negatives.iter().map(|negative| negative.embedding_text()).collect(),
+        labels: Vec::new(),
+        origin: Origin {
+            query: query_id.to_owned(),
+            positive: positive.id.clone(),
+            negatives: negatives.iter().map(|negative| negative.id.clone()).collect(),
+        },
     }
 }
 
@@ -192,33 +245,34 @@ mod tests {
         ) {
             let relevant: Vec<Vec<usize>> = relevant.into_iter().map(|l| l.into_iter().filter(|&i| i < passages).collect()).collect();
             let judged = judgements(passages, &relevant);
-            let mined = from_judgements(&judged, &Pool::Corpus, negatives, seed);
+            let mined = from_judgements(&judged, &Pool::Corpus, negatives, Shape::Triplet, None, seed);
             let mut expected = 0;
             for (query, grades) in &judged.qrels {
                 let others = passages - grades.len();
                 expected += grades.len() * negatives.min(others);
                 for positive in grades.keys() {
-                    let of = mined.triplets.iter().filter(|t| t.query_id == *query && t.positive_id == *positive);
-                    let drawn: Vec<&String> = of.map(|t| &t.negative_id).collect();
+                    let of = mined.examples.iter().filter(|t| t.origin.query == *query && t.origin.positive == *positive);
+                    let drawn: Vec<&String> = of.map(|t| &t.origin.negatives[0]).collect();
                     prop_assert_eq!(drawn.len(), negatives.min(others));
                     prop_assert_eq!(drawn.iter().collect::<BTreeSet<_>>().len(), drawn.len());
                     prop_assert!(drawn.iter().all(|id| !grades.contains_key(*id)));
                 }
             }
-            prop_assert_eq!(mined.triplets.len(), expected);
+            prop_assert_eq!(mined.examples.len(), expected);
         }
     }
 
     #[test]
     fn what_is_drawn_for_a_query_depends_on_no_other_query() {
-        let few = from_judgements(&judgements(50, &[vec![1], vec![2, 3]]), &Pool::Corpus, 2, 42).triplets;
-        let many = from_judgements(&judgements(50, &[vec![1, 4, 9, 16], vec![2, 3]]), &Pool::Corpus, 2, 42).triplets;
+        let few = from_judgements(&judgements(50, &[vec![1], vec![2, 3]]), &Pool::Corpus, 2, Shape::Triplet, None, 42).examples;
+        let many = from_judgements(&judgements(50, &[vec![1, 4, 9, 16], vec![2, 3]]), &Pool::Corpus, 2, Shape::Triplet, None, 42)
+            .examples;
         assert_eq!(few[2..], many[8..]);
-        let other = from_judgements(&judgements(50, &[vec![1], vec![2, 3]]), &Pool::Corpus, 2, 43).triplets;
+        let other = from_judgements(&judgements(50, &[vec![1], vec![2, 3]]), &Pool::Corpus, 2, Shape::Triplet, None, 43).examples;
         assert_ne!(few, other);
         assert_eq!((few[0].anchor.as_str(), few[0].positive.as_str()), ("query 0", "T1 text 1"));
         // Pinned: another draw would change every run that is on record.
-        let drawn: Vec<&str> = few.iter().map(|t| t.negative_id.as_str()).collect();
+        let drawn: Vec<&str> = few.iter().map(|t| t.origin.negatives[0].as_str()).collect();
         insta::assert_snapshot!(drawn.join(" "), @"p11 p34 p28 p36 p32 p10");
     }
 
@@ -226,12 +280,34 @@ mod tests {
     fn what_is_judged_irrelevant_is_a_negative() {
         let mut judged = judgements(2, &[vec![0, 1]]);
         judged.qrels.get_mut("q0").unwrap().insert("p1".into(), 0);
-        let mined = from_judgements(&judged, &Pool::Corpus, 3, 1);
+        let mined = from_judgements(&judged, &Pool::Corpus, 3, Shape::Triplet, None, 1);
         assert_eq!(
-            mined.triplets.iter().map(|t| (t.positive_id.as_str(), t.negative_id.as_str())).collect::<Vec<_>>(),
+            mined.examples.iter().map(|t| (t.origin.positive.as_str(), t.origin.negatives[0].as_str())).collect::<Vec<_>>(),
             [("p0", "p1")]
         );
         insta::assert_snapshot!(mined.warnings.join("\n"), @"queries with fewer than 3 passages that are not relevant, and so with fewer negatives: 1");
+    }
+
+    #[test]
+    fn a_tuple_has_all_negatives_in_one_row() {
+        let judged = judgements(4, &[vec![1], vec![0, 1, 2]]);
+        let mined = from_judgements(&judged, &Pool::Corpus, 2, Shape::Tuple, None, 42);
+        let [row] = mined.examples.as_slice() else { panic!("{mined:?}") };
+        assert_eq!((row.origin.query.as_str(), row.negatives.len()), ("q0", 2));
+        insta::assert_snapshot!(mined.warnings.join("\n"), @"queries with fewer than 2 passages that are not relevant, and so without a row: 1");
+        let triplets = from_judgements(&judged, &Pool::Corpus, 2, Shape::Triplet, None, 42).examples;
+        let drawn: Vec<&String> = triplets[..2].iter().map(|t| &t.origin.negatives[0]).collect();
+        assert_eq!(row.origin.negatives.iter().collect::<Vec<_>>(), drawn);
+    }
+
+    #[test]
+    fn every_relevant_passage_makes_a_pair() {
+        let mut judged = judgements(4, &[vec![1, 3], vec![], vec![0]]);
+        judged.qrels.get_mut("q0").unwrap().insert("p2".into(), 0);
+        let mined = pairs(&judged);
+        let texts: Vec<Vec<&str>> = mined.examples.iter().map(|e| e.texts().collect()).collect();
+        assert_eq!(texts, [["query 0", "T1 text 1"], ["query 0", "T3 text 3"], ["query 2", "T0 text 0"]]);
+        insta::assert_snapshot!(mined.warnings.join("\n"), @"queries without a relevant passage, and so without a pair: 1");
     }
 
     #[test]
@@ -240,9 +316,13 @@ mod tests {
         let scores = array![[0.1, 0.5, 0.4, 0.9, 0.5], [0.9, 0.1, 0.2, 0.3, 0.4]];
         assert_eq!(hardest(&judged, scores.view(), 0..2), [vec![1, 4], vec![4, 3]]);
         assert_eq!(hardest(&judged, scores.view(), 1..9), [vec![4, 2, 0], vec![3, 2, 1]]);
+        let scored = from_judgements(&judged, &Pool::Corpus, 4, Shape::Tuple, Some(scores.view()), 42).examples;
+        let ids = |e: &Example| [std::slice::from_ref(&e.origin.positive), e.origin.negatives.as_slice()].concat();
+        let expected = |q: usize| ids(&scored[q]).iter().map(|id| f64::from(scores[[q, id[1..].parse().unwrap()]])).collect();
+        assert_eq!([&scored[0].labels, &scored[1].labels], [&expected(0), &expected(1)] as [&Vec<f64>; 2]);
         let pools = hardest(&judged, scores.view(), 0..2);
-        let mined = from_judgements(&judged, &Pool::Ranked(&pools), 2, 42);
-        let mut negatives: Vec<&str> = mined.triplets.iter().map(|t| t.negative_id.as_str()).collect();
+        let mined = from_judgements(&judged, &Pool::Ranked(&pools), 2, Shape::Triplet, None, 42);
+        let mut negatives: Vec<&str> = mined.examples.iter().map(|t| t.origin.negatives[0].as_str()).collect();
         negatives[..2].sort_unstable();
         negatives[2..].sort_unstable();
         assert_eq!(negatives, ["p1", "p4", "p3", "p4"]);

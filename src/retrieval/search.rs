@@ -27,7 +27,7 @@ pub fn search(
     Ok(vectors.rows().into_iter().map(|query| top(&passages.dot(&query).to_vec(), &ids, k, true)).collect())
 }
 
-/// The vectors of `queries` and of the passages' embedding texts, in their order. `progress` is told how many texts are encoded, of
+/// The vectors of `queries` and of the passages' embedding texts, in their order, each with the model's prompt. `progress` is told how many texts are encoded, of
 /// `corpus.len() + queries.len()`.
 ///
 /// # Errors
@@ -40,7 +40,7 @@ pub fn encode(
     progress: &dyn Fn(usize),
 ) -> Result<(Array2<f32>, Array2<f32>)> {
     let texts: Vec<String> = corpus.iter().map(Passage::embedding_text).collect();
-    let passages = embedder.encode(&texts, cancel, progress)?;
-    let queries = embedder.encode(queries, cancel, &|n| progress(texts.len() + n))?;
+    let passages = embedder.encode_documents(&texts, cancel, progress)?;
+    let queries = embedder.encode_queries(queries, cancel, &|n| progress(texts.len() + n))?;
     Ok((queries, passages))
 }

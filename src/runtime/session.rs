@@ -5,12 +5,14 @@ use std::sync::Mutex;
 
 use anyhow::{Context, Result, anyhow};
 use ort::environment::Environment;
+use ort::ep::CUDA;
 use ort::logging::LogLevel;
-use ort::session::builder::GraphOptimizationLevel;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{SessionInputValue, SessionInputs};
 use ort::value::{DynValue, Tensor, TensorElementType};
 
-use super::library;
+use super::device::{self, Device, Runtime};
+use super::{library, operators};
 
 /// Loads ONNX Runtime, once a process.
 ///
@@ -30,21 +32,47 @@ pub fn environment(downloads: &Path) -> Result<Environment> {
         .with_telemetry(false)
         .build()
         .map_err(|e| anyhow!("ONNX Runtime at `{place}` cannot be started: {e}"))?;
+    // What goes wrong is an error that is passed on; a line of its own on the terminal would only tear a progress bar.
+    environment.set_log_level(LogLevel::Fatal);
     *loaded = Some(environment.clone());
     Ok(environment)
 }
 
-/// A session of ort's own kind for `model`, a serialized ONNX model.
-pub(super) fn commit(model: &[u8], downloads: &Path) -> Result<ort::session::Session> {
-    let environment = environment(downloads)?;
+/// A session of ort's own kind for `model`, a serialized ONNX model. With `RETUNE_PROFILE` set, ONNX Runtime writes what each operator took
+/// to a file whose name begins with its value, when the session ends.
+pub(super) fn commit(model: &[u8], runtime: &Runtime) -> Result<ort::session::Session> {
+    let environment = environment(&runtime.downloads)?;
     let fail = |e: String| anyhow!("ONNX Runtime refuses the graph: {e}");
     let builder = ort::session::Session::builder(&environment).map_err(|e| fail(e.to_string()))?;
     let builder = builder.with_optimization_level(GraphOptimizationLevel::All).map_err(|e| fail(e.to_string()))?;
     // What fails is returned as an error; a line on the terminal besides would only tear a progress bar.
     let builder = builder.with_log_level(LogLevel::Fatal).map_err(|e| fail(e.to_string()))?;
+    let builder = match std::env::var_os("RETUNE_PROFILE").filter(|v| !v.is_empty()) {
+        Some(prefix) => builder.with_profiling(Path::new(&prefix)).map_err(|e| fail(e.to_string()))?,
+        None => builder,
+    };
+    let builder = builder.with_operators(operators::domain()?).map_err(|e| fail(e.to_string()))?;
     // Idle threads that spin take the processor from rayon's, which prepare batches and update weights between runs.
     let mut builder = builder.with_config_entry("session.intra_op.allow_spinning", "0").map_err(|e| fail(e.to_string()))?;
+    if let Device::Cuda { number, name, .. } = &runtime.device {
+        builder = on_cuda(builder, *number).with_context(|| {
+            format!("CUDA on {name} cannot be used; `device: cpu` computes on the processor, `retune devices` says what is there")
+        })?;
+    }
     builder.commit_from_memory(model).map_err(|e| fail(e.to_string()))
+}
+
+/// Makes sessions run on a GPU. What ONNX Runtime cannot set up there is an error, not a reason to take the processor.
+fn on_cuda(builder: SessionBuilder, number: u32) -> Result<SessionBuilder> {
+    device::load_cuda()?;
+    // TensorFloat-32 rounds the factors of products to 10 bits unasked; `precision` says what is rounded.
+    let provider = CUDA::default().with_device_id(i32::try_from(number)?).with_tf32(false).build().error_on_failure();
+    builder.with_execution_providers([provider]).map_err(|e| anyhow!("{}", told(&e.to_string())))
+}
+
+/// What an error of ONNX Runtime says, without the places in its own code that go before.
+fn told(message: &str) -> &str {
+    message.rsplit_once(" FAIL : ").map_or(message, |(_, told)| told).trim_end_matches([' ', ';', '\n'])
 }
 
 /// An input of one run.
@@ -89,26 +117,32 @@ pub struct Session {
 }
 
 impl Session {
-    /// Opens a serialized ONNX model. `downloads` is where ONNX Runtime is kept.
+    /// Opens a serialized ONNX model.
     ///
     /// # Errors
     /// ONNX Runtime cannot be loaded, or refuses the model.
-    pub fn from_model(model: &[u8], downloads: &Path) -> Result<Self> {
-        Ok(Session { inner: commit(model, downloads)? })
+    pub fn from_model(model: &[u8], runtime: impl Into<Runtime>) -> Result<Self> {
+        Ok(Session { inner: commit(model, &runtime.into())? })
     }
 
-    /// Runs the graph; returns the float outputs in the graph's order, each with its shape.
+    /// Runs the graph on `inputs`, of which it may not want all; returns the float outputs in the graph's order, each with its shape.
     ///
     /// # Errors
     /// An input does not fit, or an operator fails.
     pub fn run(&mut self, inputs: &[Input]) -> Result<Vec<(Vec<usize>, Vec<f32>)>> {
         let values = inputs
             .iter()
+            .filter(|input| has_input(&self.inner, input.name))
             .map(|input| Ok((input.name.into(), SessionInputValue::from(input.tensor()?))))
             .collect::<Result<Vec<(std::borrow::Cow<str>, SessionInputValue)>>>()?;
         let outputs = self.inner.run(SessionInputs::from(values)).context("ONNX Runtime failed to run the graph")?;
         (0..outputs.len()).map(|i| floats(&outputs[i])).collect()
     }
+}
+
+/// Whether the graph of `session` has the input `name`.
+pub(super) fn has_input(session: &ort::session::Session, name: &str) -> bool {
+    session.inputs().iter().any(|input| input.name() == name)
 }
 
 /// Shape and elements of a float tensor.
@@ -125,4 +159,17 @@ pub(super) fn integers(value: &DynValue) -> Result<Vec<i64>> {
 /// Whether a value is an integer tensor.
 pub(super) fn is_integer(value: &DynValue) -> bool {
     matches!(value.dtype().tensor_type(), Some(TensorElementType::Int64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::told;
+
+    #[test]
+    fn an_error_is_told_without_the_places_in_onnx_runtime() {
+        let message =
+            "/src/provider_bridge_ort.cc:2043 Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load library x: undefined symbol; ";
+        assert_eq!(told(message), "Failed to load library x: undefined symbol");
+        assert_eq!(told("no such thing"), "no such thing");
+    }
 }

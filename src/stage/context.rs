@@ -45,6 +45,9 @@ pub struct Context<'a> {
     pub downloads: &'a Path,
     /// An empty folder for this run of the stage alone, on the disk of the store; removed afterwards.
     pub scratch: &'a Path,
+    /// A folder of this stage's key alone, which outlives an interruption: the same stage finds there what it left. It is there once the
+    /// stage makes it, and removed when the stage has succeeded. What is kept there must not change the result.
+    pub checkpoints: &'a Path,
     pub reporter: &'a dyn Reporter,
     pub cancel: &'a Cancel,
 }

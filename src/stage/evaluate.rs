@@ -4,16 +4,19 @@ use anyhow::{Result, bail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::externals::onnx_runtime;
+use super::externals::{onnx_runtime, runtime};
+use super::prompts;
 use super::{Context, External, Outcome, OutputPort, ParameterError, Port, Stage, StageKind, Surroundings, configure, schema};
 use crate::artifact::{Judgements, Kind, Metrics, Passage, Ranking};
 use crate::evaluation::{Convention, Evaluation, Measure, Quantity, Settings, evaluate};
 use crate::model::embedder::Embedder;
+use crate::model::prompts::OtherPrompts;
 use crate::retrieval::search::encode;
+use crate::runtime::device::Choice;
 
 pub const KIND: StageKind = StageKind {
     name: "evaluate",
-    version: 1,
+    version: 2,
     summary: "measures retrieval with a model on judged queries",
     inputs: &[
         Port { name: "model", kind: Kind::Model, required: true, many: false, doc: "the model to measure" },
@@ -24,7 +27,7 @@ pub const KIND: StageKind = StageKind {
         OutputPort { name: "ranking", kind: Kind::Ranking, file: "ranking.trec", doc: "the ranking as a TREC run file" },
     ],
     declared: None,
-    unkeyed: &[],
+    unkeyed: &["device"],
     schema: schema::<Evaluate>,
     configure: configure::<Evaluate>,
 };
@@ -47,6 +50,11 @@ pub struct Evaluate {
     pub map_at: Vec<usize>,
     /// Hits a query in the run file.
     pub depth: usize,
+    /// Where the model runs: `auto` (the first GPU where CUDA can be had, else the processor), `cpu`, `cuda`, `cuda:1`.
+    pub device: Choice,
+    /// Prompts in the place of the model's own: `{ query: "query: ", document: "passage: " }`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<OtherPrompts>,
 }
 
 impl Default for Evaluate {
@@ -59,6 +67,8 @@ impl Default for Evaluate {
             ndcg_at: vec![10],
             map_at: vec![100],
             depth: 100,
+            device: Choice::default(),
+            prompts: None,
         }
     }
 }
@@ -105,11 +115,11 @@ impl Stage for Evaluate {
         if self.measures().is_empty() {
             return Err(ParameterError::new("ndcg_at", "there is nothing to measure: give at least one cut-off"));
         }
-        Ok(())
+        prompts::check(self.prompts.as_ref())
     }
 
     fn externals(&self, surroundings: &Surroundings) -> Result<Vec<External>> {
-        Ok(vec![onnx_runtime(surroundings)?])
+        Ok(vec![onnx_runtime(surroundings, self.device)?])
     }
 
     fn run(&self, context: &Context) -> Result<Outcome> {
@@ -117,7 +127,7 @@ impl Stage for Evaluate {
         if judgements.queries.is_empty() {
             bail!("no query is judged, so there is nothing to measure");
         }
-        let embedder = Embedder::open(context.input("model")?, context.downloads)?;
+        let embedder = Embedder::open(context.input("model")?, &runtime(context, self.device)?)?.prompted(self.prompts.as_ref());
         let queries: Vec<String> = judgements.queries.iter().map(|q| q.text.clone()).collect();
         let total = (queries.len() + judgements.corpus.len()) as u64;
         let progress = |n: usize| context.progress(n as u64, total, "texts", "encoding");

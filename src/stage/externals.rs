@@ -2,12 +2,24 @@
 
 use anyhow::{Context, Result};
 
-use super::{External, Surroundings};
-use crate::runtime::library;
+use super::{Context as StageContext, External, Surroundings};
+use crate::runtime::Runtime;
+use crate::runtime::device::{Choice, idle_gpu};
 
-/// ONNX Runtime's version and execution provider: another one computes other last digits.
-pub fn onnx_runtime(surroundings: &Surroundings) -> Result<External> {
-    Ok(External { name: "ONNX Runtime".into(), value: library::identity(surroundings.downloads)? })
+/// ONNX Runtime's version and the device that `device` means here: others compute other last digits.
+pub fn onnx_runtime(surroundings: &Surroundings, device: Choice) -> Result<External> {
+    let runtime = Runtime::choose(device, surroundings.downloads)?;
+    Ok(External { name: "ONNX Runtime".into(), value: runtime.identity()? })
+}
+
+/// Where the models of a stage run. Says so when that leaves a GPU unused that the user may count on.
+pub fn runtime(context: &StageContext, device: Choice) -> Result<Runtime> {
+    if device == Choice::Auto
+        && let Some(why) = idle_gpu(context.downloads)
+    {
+        context.reporter.warn(&format!("the GPU is not used: {why}; `device: cpu` says that this is meant"));
+    }
+    Runtime::choose(device, context.downloads)
 }
 
 /// A file that a parameter names.

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::externals::onnx_runtime;
+use super::externals::{onnx_runtime, runtime};
 use super::{Context, External, Outcome, OutputPort, ParameterError, Port, Stage, StageKind, Surroundings, configure, schema};
 use crate::artifact::{Answer, Kind, Retrieved, RetrievedPassage, Side, jsonl};
 use crate::generation::chat::{Chat, Patience, Question};
@@ -19,11 +19,12 @@ use crate::generation::extract::{Sentence, answers};
 use crate::generation::prompt;
 use crate::model::embedder::Embedder;
 use crate::report::markdown::{inline, quote};
+use crate::runtime::device::Choice;
 use crate::runtime::retry::Backoff;
 
 pub const KIND: StageKind = StageKind {
     name: "generate",
-    version: 1,
+    version: 2,
     summary: "answers queries from the passages that each model retrieves",
     inputs: &[
         Port {
@@ -53,7 +54,7 @@ pub const KIND: StageKind = StageKind {
         OutputPort { name: "readable", kind: Kind::File, file: "answers.md", doc: "the same as Markdown, to read" },
     ],
     declared: None,
-    unkeyed: &["api_key_env", "timeout_seconds", "max_retries", "concurrency"],
+    unkeyed: &["device", "api_key_env", "timeout_seconds", "max_retries", "concurrency"],
     schema: schema::<Generate>,
     configure: configure::<Generate>,
 };
@@ -91,6 +92,8 @@ pub struct Generate {
     pub max_retries: u32,
     /// Language models: questions asked at once.
     pub concurrency: usize,
+    /// `extractive`: where the models run: `auto` (the first GPU where CUDA can be had, else the processor), `cpu`, `cuda`, `cuda:1`.
+    pub device: Choice,
 }
 
 /// Who answers.
@@ -133,6 +136,7 @@ impl Default for Generate {
             timeout_seconds: 60.0,
             max_retries: 5,
             concurrency: 4,
+            device: Choice::default(),
         }
     }
 }
@@ -195,7 +199,7 @@ impl Stage for Generate {
     fn externals(&self, surroundings: &Surroundings) -> Result<Vec<External>> {
         Ok(vec![match self.endpoint()? {
             Some(endpoint) => External { name: "language model".into(), value: endpoint.identity().to_owned() },
-            None => onnx_runtime(surroundings)?,
+            None => onnx_runtime(surroundings, self.device)?,
         }])
     }
 
@@ -298,7 +302,7 @@ impl Generate {
                     side.name()
                 );
             };
-            let embedder = Embedder::open(model, context.downloads)?;
+            let embedder = Embedder::open(model, &runtime(context, self.device)?)?;
             let questions: Vec<_> = indices.iter().map(|&i| (rows[i].query.as_str(), self.passages(&rows[i]))).collect();
             let progress = |n: usize, of: usize| {
                 context.progress(n as u64, of as u64, "texts", format!("encoding with the {} model", side.name()))

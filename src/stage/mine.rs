@@ -1,20 +1,26 @@
 //! The stage `mine`: makes training triplets.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result, bail};
+use ndarray::Array2;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::externals::{file, onnx_runtime};
+use super::externals::{file, onnx_runtime, runtime};
+use super::prompts;
 use super::{Context, External, Outcome, OutputPort, ParameterError, Port, Stage, StageKind, Surroundings, configure, schema};
 use crate::artifact::{Chunk, Judgements, Kind, jsonl};
 use crate::model::embedder::Embedder;
+use crate::model::prompts::OtherPrompts;
 use crate::retrieval::dense::normalized;
-use crate::retrieval::mine::{Mined, Pool, by_rules, from_judgements, hardest, read};
+use crate::retrieval::mine::{Mined, Pool, Shape, by_rules, from_judgements, hardest, read};
 use crate::retrieval::search::encode;
+use crate::runtime::device::Choice;
 
 pub const KIND: StageKind = StageKind {
     name: "mine",
-    version: 1,
+    version: 2,
     summary: "makes training triplets",
     inputs: &[
         Port { name: "chunks", kind: Kind::Chunks, required: false, many: false, doc: "the corpus for keyword rules" },
@@ -30,12 +36,12 @@ pub const KIND: StageKind = StageKind {
             kind: Kind::Model,
             required: false,
             many: false,
-            doc: "the model whose mistakes `hard` negatives are",
+            doc: "the model whose mistakes `hard` negatives are, and that `scores`",
         },
     ],
     outputs: &[OutputPort { name: "triplets", kind: Kind::Triplets, file: "triplets.jsonl", doc: "anchor, positive, negative" }],
     declared: None,
-    unkeyed: &[],
+    unkeyed: &["device"],
     schema: schema::<Mine>,
     configure: configure::<Mine>,
 };
@@ -53,6 +59,10 @@ pub struct Mine {
     pub rules: Option<String>,
     /// Negatives for each relevant passage of `judgements`: passages that are not judged relevant for the query.
     pub negatives: usize,
+    /// Whether they make a row each, or one row together, which the losses `mnrl`, `margin_mse` and `distill_kl` take.
+    pub format: Shape,
+    /// Whether to score positives and negatives by the cosine that the input `model` gives them: what `margin_mse` and `distill_kl` learn from a teacher.
+    pub scores: bool,
     /// What the negatives of `judgements` are drawn from.
     pub negatives_from: NegativesFrom,
     /// `hard`: the first rank that is drawn from, counted from 0 among the passages that are not judged relevant. Above 0 it leaves
@@ -62,6 +72,11 @@ pub struct Mine {
     pub range_max: usize,
     /// Seed of the draw.
     pub seed: u64,
+    /// Where the input `model` runs: `auto` (the first GPU where CUDA can be had, else the processor), `cpu`, `cuda`, `cuda:1`.
+    pub device: Choice,
+    /// `hard`: prompts in the place of the model's own: `{ query: "query: ", document: "passage: " }`. What is mined is without them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<OtherPrompts>,
 }
 
 /// What negatives are drawn from.
@@ -77,7 +92,18 @@ pub enum NegativesFrom {
 
 impl Default for Mine {
     fn default() -> Self {
-        Mine { rules: None, negatives: 1, negatives_from: NegativesFrom::default(), range_min: 0, range_max: 20, seed: 42 }
+        Mine {
+            rules: None,
+            negatives: 1,
+            format: Shape::default(),
+            scores: false,
+            negatives_from: NegativesFrom::default(),
+            range_min: 0,
+            range_max: 20,
+            seed: 42,
+            device: Choice::default(),
+            prompts: None,
+        }
     }
 }
 
@@ -91,7 +117,7 @@ impl Stage for Mine {
                 format!("`range_max` must be at least `range_min` and `negatives` together: {}", self.range_min + self.negatives);
             return Err(ParameterError::new("range_max", message));
         }
-        Ok(())
+        prompts::check(self.prompts.as_ref())
     }
 
     fn paths(&self) -> Vec<(String, String)> {
@@ -100,8 +126,8 @@ impl Stage for Mine {
 
     fn externals(&self, surroundings: &Surroundings) -> Result<Vec<External>> {
         let mut externals = self.rules.iter().map(|rules| file(surroundings, rules)).collect::<Result<Vec<_>>>()?;
-        if self.negatives_from == NegativesFrom::Hard {
-            externals.push(onnx_runtime(surroundings)?);
+        if self.negatives_from == NegativesFrom::Hard || self.scores {
+            externals.push(onnx_runtime(surroundings, self.device)?);
         }
         Ok(externals)
     }
@@ -110,7 +136,7 @@ impl Stage for Mine {
         let mut all = Mined::default();
         let mut queries = 0;
         let mut add = |mined: Mined| {
-            all.triplets.extend(mined.triplets);
+            all.examples.extend(mined.examples);
             all.warnings.extend(mined.warnings);
         };
         match (&self.rules, context.optional_input("chunks")) {
@@ -138,35 +164,47 @@ impl Stage for Mine {
             }
             None => {}
         }
-        if all.triplets.is_empty() {
+        if all.examples.is_empty() {
             bail!("no triplet could be made: {}", all.warnings.join("; "));
         }
-        jsonl::write(context.output("triplets")?, &all.triplets).context("the triplets cannot be written")?;
-        let summary = format!("{} triplets from {queries} queries", all.triplets.len());
+        jsonl::write(context.output("triplets")?, &all.examples).context("the triplets cannot be written")?;
+        let what = match self.format {
+            Shape::Triplet => "triplets",
+            Shape::Tuple => "rows",
+        };
+        let summary = format!("{} {what} from {queries} queries", all.examples.len());
         Ok(Outcome { summary, warnings: all.warnings, ..Outcome::default() })
     }
 }
 
 impl Mine {
     fn judged(&self, judgements: &Judgements, context: &Context) -> Result<Mined> {
-        let model = context.optional_input("model");
-        match (self.negatives_from, model) {
-            (NegativesFrom::Random, None) => Ok(from_judgements(judgements, &Pool::Corpus, self.negatives, self.seed)),
-            (NegativesFrom::Random, Some(_)) => {
-                bail!("the input `model` is for hard negatives: set `negatives_from: hard`, or remove the input")
+        let hard = self.negatives_from == NegativesFrom::Hard;
+        let scores = match context.optional_input("model") {
+            Some(model) if hard || self.scores => Some(self.similarities(model, judgements, context)?),
+            Some(_) => {
+                bail!(
+                    "the input `model` is for hard negatives and scores: set `negatives_from: hard` or `scores: true`, or remove the input"
+                )
             }
-            (NegativesFrom::Hard, None) => bail!("hard negatives are what a model takes for answers: connect the input `model`"),
-            (NegativesFrom::Hard, Some(model)) => {
-                let embedder = Embedder::open(model, context.downloads)?;
-                let queries: Vec<String> = judgements.queries.iter().map(|query| query.text.clone()).collect();
-                let total = (judgements.corpus.len() + queries.len()) as u64;
-                let progress = |n: usize| context.progress(n as u64, total, "texts", "encoding");
-                let (queries, passages) = encode(&embedder, &judgements.corpus, &queries, context.cancel, &progress)?;
-                let scores = normalized(queries.view()).dot(&normalized(passages.view()).t());
-                let pools = hardest(judgements, scores.view(), self.range_min..self.range_max);
-                Ok(from_judgements(judgements, &Pool::Ranked(&pools), self.negatives, self.seed))
-            }
-        }
+            None if hard => bail!("hard negatives are what a model takes for answers: connect the input `model`"),
+            None if self.scores => bail!("`scores` are what a model gives: connect the input `model`"),
+            None => None,
+        };
+        let pools = scores.as_ref().filter(|_| hard).map(|s| hardest(judgements, s.view(), self.range_min..self.range_max));
+        let pool = pools.as_ref().map_or(Pool::Corpus, |pools| Pool::Ranked(pools));
+        let scores = scores.as_ref().filter(|_| self.scores).map(|scores| scores.view());
+        Ok(from_judgements(judgements, &pool, self.negatives, self.format, scores, self.seed))
+    }
+
+    /// The cosines of queries and passages by a model, `[queries, corpus]`.
+    fn similarities(&self, model: &Path, judgements: &Judgements, context: &Context) -> Result<Array2<f32>> {
+        let embedder = Embedder::open(model, &runtime(context, self.device)?)?.prompted(self.prompts.as_ref());
+        let queries: Vec<String> = judgements.queries.iter().map(|query| query.text.clone()).collect();
+        let total = (judgements.corpus.len() + queries.len()) as u64;
+        let progress = |n: usize| context.progress(n as u64, total, "texts", "encoding");
+        let (queries, passages) = encode(&embedder, &judgements.corpus, &queries, context.cancel, &progress)?;
+        Ok(normalized(queries.view()).dot(&normalized(passages.view()).t()))
     }
 }
 
@@ -175,7 +213,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::artifact::{Passage, Query, Triplet};
+    use crate::artifact::{Example, Passage, Query};
     use crate::stage::testing::{Bench, chunk, refused};
 
     fn bench() -> Bench {
@@ -205,9 +243,11 @@ mod tests {
                {"_id":"c","query":"Kafka?","positive":"kafka","negative":"only"}"#,
         );
         let outcome = bench.run_here(&KIND, json!({ "rules": "rules.jsonl" }), &[CHUNKS, JUDGED]).unwrap();
-        let triplets: Vec<Triplet> = bench.rows("triplets.jsonl");
-        let ids: Vec<_> =
-            triplets.iter().map(|t| (t.query_id.as_str(), t.positive_id.as_str(), t.negative_id.as_str())).collect();
+        let triplets: Vec<Example> = bench.rows("triplets.jsonl");
+        let ids: Vec<_> = triplets
+            .iter()
+            .map(|t| (t.origin.query.as_str(), t.origin.positive.as_str(), t.origin.negatives[0].as_str()))
+            .collect();
         assert_eq!(ids[..2], [("a", "d1:0", "d2:0"), ("b", "d1:0", "d3:0")]);
         assert_eq!((ids.len(), ids[2].0, ids[2].1), (3, "q", "d2:0"));
         assert_eq!((triplets[0].anchor.as_str(), triplets[0].positive.as_str()), ("What is BERT?", "T BERT and GPT read"));
@@ -241,6 +281,7 @@ mod tests {
         insta::assert_snapshot!(error(json!({ "rules": "rules.jsonl" }), &[JUDGED]), @"`rules` pick their texts from chunks: connect the input `chunks`");
         insta::assert_snapshot!(refused(&KIND, json!({ "negatives": 0 })), @"negatives: a triplet needs a negative: `negatives` must be at least 1");
         insta::assert_snapshot!(refused(&KIND, json!({ "negatives": 3, "range_min": 4, "range_max": 6 })), @"range_max: `range_max` must be at least `range_min` and `negatives` together: 7");
+        insta::assert_snapshot!(error(json!({ "scores": true }), &[JUDGED]), @"`scores` are what a model gives: connect the input `model`");
         insta::assert_snapshot!(error(json!({ "negatives_from": "hard" }), &[JUDGED]), @"hard negatives are what a model takes for answers: connect the input `model`");
         let missing = bench().externals(&KIND, json!({ "rules": "rules.jsonl" })).unwrap_err();
         insta::assert_snapshot!(missing, @"`rules.jsonl` cannot be read");

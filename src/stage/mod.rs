@@ -11,6 +11,7 @@ mod chunk;
 mod command;
 mod compare;
 mod evaluate;
+mod examples;
 mod externals;
 mod generate;
 mod judge;
@@ -18,6 +19,7 @@ mod load;
 mod mine;
 mod model;
 mod project;
+mod prompts;
 mod retrieve;
 #[cfg(test)]
 mod testing;

@@ -8,10 +8,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::prompts;
 use super::{Context, External, Outcome, OutputPort, ParameterError, Stage, StageKind, Surroundings, configure, schema};
 use crate::artifact::Kind;
 use crate::model::catalogue;
 use crate::model::directory::ModelDirectory;
+use crate::model::export::sentence_transformers;
+use crate::model::prompts::OtherPrompts;
 use crate::model::source::{Fetching, Source, Sources, fetch, files, names_folder};
 use crate::model::weights::Weights;
 
@@ -37,6 +40,10 @@ pub struct Model {
     /// The sha256 that `model.safetensors` must have. Known names have theirs pinned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// What is put before texts because of what they are, for every stage that encodes with the model: `{ query: "query: ", document:
+    /// "passage: " }`. Without it, the model's own prompts hold, if it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<OtherPrompts>,
     /// Texts are cut after this many tokens, the special ones included. Without it, the model's own limit holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_seq_length: Option<usize>,
@@ -84,6 +91,7 @@ impl Stage for Model {
         if self.max_seq_length.is_some_and(|length| length < 8) {
             return Err(ParameterError::new("max_seq_length", "fewer than 8 tokens leave no room for a text"));
         }
+        prompts::check(self.prompts.as_ref())?;
         match &self.sha256 {
             Some(digest) if digest.len() != 64 || !digest.chars().all(|c| c.is_ascii_hexdigit()) => {
                 Err(ParameterError::new("sha256", "a sha256 has 64 hexadecimal digits"))
@@ -134,14 +142,18 @@ impl Stage for Model {
         }
         if let Some(length) = self.max_seq_length {
             limit(&directory, length, output)?;
-            directory = ModelDirectory::open(output)?;
         }
+        if let Some(other) = &self.prompts {
+            let prompts = directory.prompts.clone().replaced(other);
+            rewrite(&output.join("config_sentence_transformers.json"), &sentence_transformers(&directory, &prompts)?)?;
+        }
+        directory = ModelDirectory::open(output)?;
         let mut outcome = Outcome {
             summary: format!(
                 "{} with {:.1} million weights, {} dimensions, at most {} tokens a text",
                 directory.config.model_type,
                 weights.size() as f64 / 1e6,
-                directory.config.hidden_size,
+                directory.dimensions(),
                 directory.max_seq_length
             ),
             ..Outcome::default()
@@ -158,13 +170,16 @@ impl Stage for Model {
 
 /// Makes the model directory `output` say that texts are cut after `length` tokens.
 fn limit(directory: &ModelDirectory, length: usize, output: &Path) -> Result<()> {
-    let positions = directory.config.max_position_embeddings;
+    let positions = directory.config.max_tokens;
     ensure!(length <= positions, "`max_seq_length` is {length}, but the model has positions for {positions} tokens only");
-    let path = output.join("sentence_bert_config.json");
+    rewrite(&output.join("sentence_bert_config.json"), &json!({ "max_seq_length": length, "do_lower_case": false }))
+}
+
+/// Writes `value` in the place of the file `path`.
+fn rewrite(path: &Path, value: &serde_json::Value) -> Result<()> {
     // A copy may be read-only, as the original was.
     if path.exists() {
-        fs::remove_file(&path).with_context(|| format!("`{}` cannot be written", path.display()))?;
+        fs::remove_file(path).with_context(|| format!("`{}` cannot be written", path.display()))?;
     }
-    let text = format!("{:#}\n", json!({ "max_seq_length": length, "do_lower_case": false }));
-    fs::write(&path, text).with_context(|| format!("`{}` cannot be written", path.display()))
+    fs::write(path, format!("{value:#}\n")).with_context(|| format!("`{}` cannot be written", path.display()))
 }

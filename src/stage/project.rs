@@ -8,7 +8,7 @@ use ndarray::{Array2, Axis, concatenate};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::externals::onnx_runtime;
+use super::externals::{onnx_runtime, runtime};
 use super::{Context, External, Outcome, OutputPort, ParameterError, Port, Stage, StageKind, Surroundings, configure, schema};
 use crate::artifact::{Judgements, Kind, Side};
 use crate::model::embedder::Embedder;
@@ -16,10 +16,11 @@ use crate::report::markdown::{one_line, shorten};
 use crate::report::pca::{Projection, project};
 use crate::report::scatter::{COLORS, Item, Marker, Scatter};
 use crate::retrieval::dense::normalized;
+use crate::runtime::device::Choice;
 
 pub const KIND: StageKind = StageKind {
     name: "project",
-    version: 1,
+    version: 2,
     summary: "draws texts under both models in two dimensions",
     inputs: &[
         Port { name: "baseline", kind: Kind::Model, required: true, many: false, doc: "the baseline" },
@@ -39,7 +40,7 @@ pub const KIND: StageKind = StageKind {
         doc: "`projection.png`, `projection.svg` and `projection.csv`",
     }],
     declared: None,
-    unkeyed: &[],
+    unkeyed: &["device"],
     schema: schema::<Project>,
     configure: configure::<Project>,
 };
@@ -63,6 +64,8 @@ pub struct Project {
     pub texts: Option<Vec<LabelledText>>,
     /// The title over the picture.
     pub title: String,
+    /// Where the models run: `auto` (the first GPU where CUDA can be had, else the processor), `cpu`, `cuda`, `cuda:1`.
+    pub device: Choice,
 }
 
 /// A text to draw.
@@ -78,7 +81,7 @@ pub struct LabelledText {
 
 impl Default for Project {
     fn default() -> Self {
-        Project { texts: None, title: "Embeddings before and after fine-tuning".into() }
+        Project { texts: None, title: "Embeddings before and after fine-tuning".into(), device: Choice::default() }
     }
 }
 
@@ -107,13 +110,14 @@ impl Stage for Project {
     }
 
     fn externals(&self, surroundings: &Surroundings) -> Result<Vec<External>> {
-        Ok(vec![onnx_runtime(surroundings)?])
+        Ok(vec![onnx_runtime(surroundings, self.device)?])
     }
 
     fn run(&self, context: &Context) -> Result<Outcome> {
         let things = self.things(context.optional_input("judgements"))?;
         ensure!(things.len() > 1, "there are fewer than two texts to draw; give `texts`, or judgements that judge some passages");
-        let [baseline, tuned] = [embed(Side::Baseline, &things, context)?, embed(Side::FineTuned, &things, context)?];
+        let [baseline, tuned] = [Side::Baseline, Side::FineTuned].map(|side| embed(side, &things, self.device, context));
+        let [baseline, tuned] = [baseline?, tuned?];
         ensure!(
             baseline.ncols() == tuned.ncols(),
             "the models' vectors have {} and {} dimensions, so they have no axes in common; compare a model with one fine-tuned from it",
@@ -213,12 +217,21 @@ fn groups(things: &[Thing]) -> (Vec<String>, Vec<usize>) {
 }
 
 /// L2-normalised embeddings.
-fn embed(side: Side, things: &[Thing], context: &Context) -> Result<Array2<f64>> {
-    let embedder = Embedder::open(context.input(side.port())?, context.downloads)?;
-    let texts: Vec<String> = things.iter().map(|t| t.text.clone()).collect();
+fn embed(side: Side, things: &[Thing], device: Choice, context: &Context) -> Result<Array2<f64>> {
+    let embedder = Embedder::open(context.input(side.port())?, &runtime(context, device)?)?;
     let message = format!("encoding with the {} model", side.name());
-    let progress = |n: usize| context.progress(n as u64, texts.len() as u64, "texts", message.clone());
-    let vectors = normalized(embedder.encode(&texts, context.cancel, &progress)?.view()).mapv(f64::from);
+    let progress = |n: usize| context.progress(n as u64, things.len() as u64, "texts", message.clone());
+    let (queries, others): (Vec<usize>, Vec<usize>) = (0..things.len()).partition(|&i| things[i].kind == "query");
+    let texts = |indices: &[usize]| indices.iter().map(|&i| things[i].text.clone()).collect::<Vec<_>>();
+    let found = [
+        embedder.encode_documents(&texts(&others), context.cancel, &progress)?,
+        embedder.encode_queries(&texts(&queries), context.cancel, &|n| progress(others.len() + n))?,
+    ];
+    let mut vectors = Array2::zeros((things.len(), embedder.dimensions()));
+    for (indices, found) in [&others, &queries].into_iter().zip(&found) {
+        indices.iter().zip(found.rows()).for_each(|(&i, row)| vectors.row_mut(i).assign(&row));
+    }
+    let vectors = normalized(vectors.view()).mapv(f64::from);
     ensure!(
         vectors.iter().all(|x| x.is_finite()),
         "vectors of the {} model hold no numbers; its weights are damaged",

@@ -42,7 +42,7 @@ pub fn section(kind: &StageKind) -> String {
         text += "\n| parameter | type | default | |\n|---|---|---|---|\n";
         let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         for (name, property) in properties {
-            parameter(&schema, name, property, required.contains(&name.as_str()), &mut text);
+            parameter(&schema, name, property, required.contains(&name.as_str()), &[], &mut text);
         }
     }
     text
@@ -60,8 +60,9 @@ pub fn written(value: &Value) -> String {
     }
 }
 
-/// A line of the table, and lines for the parts of an object.
-fn parameter(schema: &Value, name: &str, property: &Value, required: bool, text: &mut String) {
+/// A line of the table, and lines for the parts of an object. What lies `inside` a definition of its own kind, such as a loss that goes around a loss,
+/// has no lines of its own.
+fn parameter(schema: &Value, name: &str, property: &Value, required: bool, inside: &[&str], text: &mut String) {
     let default = match property.get("default") {
         Some(Value::Null) | None if required => "required".to_owned(),
         Some(Value::Null) | None => String::new(),
@@ -69,6 +70,11 @@ fn parameter(schema: &Value, name: &str, property: &Value, required: bool, text:
     };
     let (kind, description) = (type_of(schema, property), cell(&words(property)));
     let _ = writeln!(text, "| `{name}` | {} | {} | {description} |", cell(&kind), cell(&default));
+    let target = property["$ref"].as_str().unwrap_or_default();
+    if inside.contains(&target) {
+        return;
+    }
+    let inside = [inside, &[target]].concat();
     for variant in resolve(schema, property)["oneOf"].as_array().into_iter().flatten() {
         // The variants of a tagged object, such as the losses: each by its own settings.
         let variant = merged(schema, variant);
@@ -79,7 +85,8 @@ fn parameter(schema: &Value, name: &str, property: &Value, required: bool, text:
             }
         }
         for (field, property) in properties.iter().filter(|(_, p)| !p["const"].is_string()) {
-            parameter(schema, &format!("{name}.{field}"), property, false, text);
+            let required = variant["required"].as_array().is_some_and(|required| required.iter().any(|name| name == field));
+            parameter(schema, &format!("{name}.{field}"), property, required, &inside, text);
         }
     }
 }
@@ -114,7 +121,9 @@ fn type_of(schema: &Value, part: &Value) -> String {
     let choices = |key: &str| -> Vec<String> {
         let all = whole[key].as_array().into_iter().flatten();
         let names = all.map(|v| v["const"].as_str().map_or_else(|| type_of(schema, v), |c| format!("`{c}`")));
-        names.filter(|n| n != "null").collect()
+        let mut names: Vec<String> = names.filter(|n| n != "null").collect();
+        names.dedup();
+        names
     };
     let simple = |name: &str| match name {
         "array" => format!("list of {}", type_of(schema, &whole["items"])),

@@ -7,6 +7,7 @@ pub const KINDS: &[&StageKind] = &[
     &super::load::KIND,
     &super::chunk::KIND,
     &super::judge::KIND,
+    &super::examples::KIND,
     &super::mine::KIND,
     &super::model::KIND,
     &super::train::KIND,

@@ -7,16 +7,19 @@ use anyhow::{Context as _, Result, ensure};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::externals::onnx_runtime;
+use super::externals::{onnx_runtime, runtime};
+use super::prompts;
 use super::{Context, External, Outcome, OutputPort, ParameterError, Port, Stage, StageKind, Surroundings, configure, schema};
 use crate::artifact::{Hit, Judgements, Kind, Passage, Query, Retrieved, RetrievedPassage, Side, jsonl};
 use crate::model::embedder::Embedder;
+use crate::model::prompts::OtherPrompts;
 use crate::report::markdown::{inline, one_line, shorten};
 use crate::retrieval::search::search;
+use crate::runtime::device::Choice;
 
 pub const KIND: StageKind = StageKind {
     name: "retrieve",
-    version: 1,
+    version: 2,
     summary: "sets what two models find for the same queries side by side",
     inputs: &[
         Port { name: "baseline", kind: Kind::Model, required: true, many: false, doc: "the baseline" },
@@ -39,7 +42,7 @@ pub const KIND: StageKind = StageKind {
         OutputPort { name: "side_by_side", kind: Kind::File, file: "retrieved.md", doc: "the same as Markdown, to read" },
     ],
     declared: None,
-    unkeyed: &[],
+    unkeyed: &["device"],
     schema: schema::<Retrieve>,
     configure: configure::<Retrieve>,
 };
@@ -55,11 +58,16 @@ pub struct Retrieve {
     pub top_k: usize,
     /// Characters of a passage that are shown in the Markdown; the JSON Lines hold the whole text.
     pub characters: usize,
+    /// Where the models run: `auto` (the first GPU where CUDA can be had, else the processor), `cpu`, `cuda`, `cuda:1`.
+    pub device: Choice,
+    /// Prompts in the place of the models' own: `{ query: "query: ", document: "passage: " }`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<OtherPrompts>,
 }
 
 impl Default for Retrieve {
     fn default() -> Self {
-        Retrieve { queries: None, top_k: 3, characters: 200 }
+        Retrieve { queries: None, top_k: 3, characters: 200, device: Choice::default(), prompts: None }
     }
 }
 
@@ -81,11 +89,11 @@ impl Stage for Retrieve {
                 return Err(ParameterError::new(field, "it must be at least 1"));
             }
         }
-        Ok(())
+        prompts::check(self.prompts.as_ref())
     }
 
     fn externals(&self, surroundings: &Surroundings) -> Result<Vec<External>> {
-        Ok(vec![onnx_runtime(surroundings)?])
+        Ok(vec![onnx_runtime(surroundings, self.device)?])
     }
 
     fn run(&self, context: &Context) -> Result<Outcome> {
@@ -117,7 +125,8 @@ impl Retrieve {
 
     /// What one model finds, a row a query.
     fn found(&self, model: Side, queries: &[Query], corpus: &[Passage], context: &Context) -> Result<Vec<Retrieved>> {
-        let embedder = Embedder::open(context.input(model.port())?, context.downloads)?;
+        let embedder =
+            Embedder::open(context.input(model.port())?, &runtime(context, self.device)?)?.prompted(self.prompts.as_ref());
         let texts: Vec<String> = queries.iter().map(|q| q.text.clone()).collect();
         let total = (corpus.len() + queries.len()) as u64;
         let progress = |n: usize| context.progress(n as u64, total, "texts", format!("encoding with the {} model", model.name()));

@@ -54,6 +54,7 @@ impl Bench {
             allowed: &self.allowed,
             downloads: Box::leak(downloads().into_boxed_path()),
             scratch: root,
+            checkpoints: Box::leak(root.join("checkpoints").into_boxed_path()),
             reporter: &self.log,
             cancel: &self.cancel,
         }

@@ -79,8 +79,8 @@ fn call(kind: &str, parameters: Value, inputs: &[(&str, &str)], scratch: &Path) 
     let outputs = kind.outputs.iter().map(|port| (port.name.to_owned(), scratch.join(port.file))).collect();
     let cancel = Cancel::default();
     let allowed = Allowed::anywhere();
-    let (base, downloads, reporter, cancel) = (scratch, scratch, &Silent, &cancel);
-    let context = Context { inputs, outputs, base, allowed: &allowed, downloads, scratch, reporter, cancel };
+    let (base, downloads, reporter, cancel, checkpoints) = (scratch, scratch, &Silent, &cancel, scratch);
+    let context = Context { inputs, outputs, base, allowed: &allowed, downloads, scratch, checkpoints, reporter, cancel };
     configured.stage.run(&context)
 }
 

@@ -69,10 +69,15 @@ pub struct Garbage {
     /// Files in the quarantine.
     pub quarantine: usize,
     pub leftovers: Leftovers,
+    /// Stages that were interrupted and will not be gone on with.
+    pub checkpoints: usize,
     /// What stays.
     pub kept: Kept,
     #[serde(skip)]
     files: Vec<PathBuf>,
+    /// Folders of checkpoints.
+    #[serde(skip)]
+    unfinished: Vec<PathBuf>,
 }
 
 /// What stays.
@@ -234,7 +239,12 @@ impl Store {
         } else {
             Vec::new()
         };
-        self.summary(&stays, &gone, &dead, &sizes)
+        let mut garbage = self.summary(&stays, &gone, &dead, &sizes);
+        let unfinished = self.old_checkpoints(keep.used_within);
+        garbage.checkpoints = unfinished.len();
+        garbage.freed += unfinished.iter().map(|(_, size)| size).sum::<u64>();
+        garbage.unfinished = unfinished.into_iter().map(|(folder, _)| folder).collect();
+        garbage
     }
 
     fn summary(
@@ -262,6 +272,7 @@ impl Store {
             leftovers,
             kept: Kept { results: stays.len(), objects: sizes.len() - dead.len(), bytes: all - bytes },
             files: gone.iter().map(|entry| entry.path.clone()).chain(dead.iter().map(|(path, _)| path.clone())).collect(),
+            ..Garbage::default()
         }
     }
 
@@ -318,6 +329,12 @@ impl Collecting<'_> {
         sync_folders(&results.iter().filter_map(|path| path.parent().map(ToOwned::to_owned)).collect());
         self.remove_all(&objects)?;
         self.remove_all(&entries(&self.store.root.join("quarantine")).iter().collect::<Vec<_>>())?;
+        for folder in &garbage.unfinished {
+            match fs::remove_dir_all(folder) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(self.store.io(folder, e).into()),
+                _ => {}
+            }
+        }
         self.store.clear_leftovers();
         Ok(garbage)
     }

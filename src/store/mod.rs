@@ -11,6 +11,7 @@
 //!   sessions/            one file a process that uses the store, with its heart-beat, and one with what it may use
 //!   leases/              one file a key that is being computed
 //!   scratch/SESSION/     where running stages write
+//!   checkpoints/KEY/     how far a stage that was interrupted is
 //!   projects/            where the runs are that need results of this store
 //!   quarantine/          damaged objects and results
 //!   collecting           there while `retune gc` removes things
@@ -24,6 +25,7 @@
 
 mod artifact;
 mod check;
+mod checkpoints;
 mod collect;
 mod compare;
 mod files;

@@ -5,6 +5,7 @@ pub mod phrase;
 pub mod quiet;
 pub mod read;
 pub mod split;
+pub mod table;
 
 /// The first three of `names`, for a message, and how many more there are.
 pub fn first_few(names: &[String]) -> String {

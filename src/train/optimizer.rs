@@ -19,9 +19,24 @@ impl Default for AdamW {
     }
 }
 
-/// Whether weight decay applies to the parameter: not to biases and layer normalization.
+/// Whether weight decay applies to the parameter by default: not to biases and normalizations. Normalizations are told by their names: a part
+/// that ends with `norm` (`LayerNorm`, `sa_layer_norm`, `mlp_norm`, `norm1`) or is one of the abbreviations `ln`, `ln_f`, `emb_ln`.
 pub fn decays(name: &str) -> bool {
-    !(name.ends_with("bias") || name.contains("LayerNorm"))
+    let normalizes = |part: &str| {
+        let part = part.to_lowercase();
+        let part = part.trim_end_matches(|c: char| c.is_ascii_digit() || c == '_');
+        part.ends_with("norm") || part == "ln" || part.starts_with("ln_") || part.ends_with("_ln")
+    };
+    !(name.ends_with("bias") || name.split('.').any(normalizes))
+}
+
+/// How a weight is treated.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Treatment {
+    /// Its weight decay.
+    pub decay: f64,
+    /// What its learning rate is multiplied by.
+    pub rate: f64,
 }
 
 /// The gradient of one weight.
@@ -58,6 +73,24 @@ impl Rows {
         }
     }
 
+    /// Adds other rows to these.
+    fn merge(&mut self, other: &Rows) {
+        for (&entry, &at) in &other.index {
+            self.add(&[entry as i64], &other.data[at * other.width..(at + 1) * other.width]);
+        }
+    }
+
+    /// As a whole table of `size` elements.
+    #[cfg(test)]
+    pub(super) fn dense(&self, size: usize) -> Vec<f32> {
+        let mut data = vec![0.0; size];
+        for (&entry, &at) in &self.index {
+            data[entry * self.width..(entry + 1) * self.width]
+                .copy_from_slice(&self.data[at * self.width..(at + 1) * self.width]);
+        }
+        data
+    }
+
     fn row(&self, entry: usize) -> Option<&[f32]> {
         self.index.get(&entry).map(|at| &self.data[at * self.width..(at + 1) * self.width])
     }
@@ -76,6 +109,22 @@ impl Gradient<'_> {
         blocks.iter().sum()
     }
 
+    /// All elements of the gradient of a weight of `size` elements.
+    #[cfg(test)]
+    pub fn to_dense(&self, size: usize) -> Vec<f32> {
+        match self {
+            Gradient::Dense(data) => data.to_vec(),
+            Gradient::Rows(rows) => {
+                let mut dense = vec![0.0; size];
+                for (entry, at) in &rows.index {
+                    let row = &rows.data[at * rows.width..(at + 1) * rows.width];
+                    dense[entry * rows.width..(entry + 1) * rows.width].copy_from_slice(row);
+                }
+                dense
+            }
+        }
+    }
+
     /// Its Euclidean norm.
     pub fn norm(&self) -> f64 {
         self.squares().sqrt()
@@ -85,6 +134,60 @@ impl Gradient<'_> {
 /// The Euclidean norm of all gradients together.
 pub fn norm(gradients: &[Gradient]) -> f64 {
     gradients.iter().map(Gradient::squares).sum::<f64>().sqrt()
+}
+
+/// The sum of the gradients of several batches.
+#[derive(Default)]
+pub struct Sum {
+    parts: Vec<Part>,
+}
+
+/// The sum of one weight's.
+enum Part {
+    Dense(Vec<f32>),
+    Rows(Rows),
+}
+
+impl Sum {
+    /// Adds the gradients of a batch, those of the same weights every time.
+    pub fn add(&mut self, gradients: &[Gradient]) {
+        if self.parts.is_empty() {
+            self.parts.extend(gradients.iter().map(|gradient| match gradient {
+                Gradient::Dense(data) => Part::Dense(vec![0.0; data.len()]),
+                Gradient::Rows(rows) => Part::Rows(Rows::new(rows.width)),
+            }));
+        }
+        for (part, gradient) in self.parts.iter_mut().zip(gradients) {
+            match (part, gradient) {
+                (Part::Dense(sum), Gradient::Dense(data)) => {
+                    sum.par_iter_mut().zip(*data).with_min_len(1 << 14).for_each(|(s, x)| *s += x);
+                }
+                (Part::Rows(sum), Gradient::Rows(rows)) => sum.merge(rows),
+                // The graph of a step gives every weight one form.
+                (Part::Dense(_), Gradient::Rows(_)) | (Part::Rows(_), Gradient::Dense(_)) => {}
+            }
+        }
+    }
+
+    /// Hands the sum to `consume` and begins anew.
+    pub fn take<T>(&mut self, consume: impl FnOnce(&[Gradient]) -> T) -> T {
+        let gradients: Vec<Gradient> = self
+            .parts
+            .iter_mut()
+            .map(|part| match part {
+                Part::Dense(sum) => Gradient::Dense(sum),
+                Part::Rows(rows) => Gradient::Rows(std::mem::replace(rows, Rows::new(rows.width))),
+            })
+            .collect();
+        let result = consume(&gradients);
+        drop(gradients);
+        for part in &mut self.parts {
+            if let Part::Dense(sum) = part {
+                sum.par_iter_mut().with_min_len(1 << 14).for_each(|x| *x = 0.0);
+            }
+        }
+        result
+    }
 }
 
 /// What gradients are multiplied by so that their norm is at most `max_norm` (`torch.nn.utils.clip_grad_norm_`); 1 when
@@ -98,7 +201,7 @@ struct Moments {
     first: Vec<f32>,
     second: Vec<f32>,
     width: usize,
-    decay: f64,
+    treatment: Treatment,
 }
 
 /// AdamW with its state.
@@ -125,20 +228,33 @@ struct Factors {
 }
 
 impl Optimizer {
-    /// For weights of the given names and shapes.
+    /// For weights of the given names and shapes, which decay as [`decays`] says.
     pub fn new<'w>(settings: AdamW, weights: impl Iterator<Item = (&'w str, &'w [usize])>) -> Self {
+        let decay = |name| if decays(name) { settings.weight_decay } else { 0.0 };
+        Optimizer::treating(settings, weights.map(|(name, shape)| (shape, Treatment { decay: decay(name), rate: 1.0 })))
+    }
+
+    /// For weights of the given shapes.
+    pub fn treating<'w>(settings: AdamW, weights: impl Iterator<Item = (&'w [usize], Treatment)>) -> Self {
         let moments = weights
-            .map(|(name, shape)| {
+            .map(|(shape, treatment)| {
                 let size = shape.iter().product();
-                Moments {
-                    first: vec![0.0; size],
-                    second: vec![0.0; size],
-                    width: shape.last().copied().unwrap_or(1).max(1),
-                    decay: if decays(name) { settings.weight_decay } else { 0.0 },
-                }
+                let width = shape.last().copied().unwrap_or(1).max(1);
+                Moments { first: vec![0.0; size], second: vec![0.0; size], width, treatment }
             })
             .collect();
         Optimizer { settings, moments, steps: 0 }
+    }
+
+    /// The first and the second moments of every weight.
+    pub fn moments(&self) -> impl Iterator<Item = (&[f32], &[f32])> {
+        self.moments.iter().map(|m| (m.first.as_slice(), m.second.as_slice()))
+    }
+
+    /// Goes on after `steps` steps; the moments are to be filled in.
+    pub fn resume(&mut self, steps: i32) -> impl Iterator<Item = (&mut [f32], &mut [f32])> {
+        self.steps = steps;
+        self.moments.iter_mut().map(|m| (m.first.as_mut_slice(), m.second.as_mut_slice()))
     }
 
     /// One step: every weight is moved against its gradient times `clip`. Weights and gradients are in the order given to [`Optimizer::new`].
@@ -146,8 +262,9 @@ impl Optimizer {
         self.steps += 1;
         let AdamW { beta1, beta2, epsilon, .. } = self.settings;
         for ((weight, gradient), moments) in weights.into_iter().zip(gradients).zip(&mut self.moments) {
+            let lr = lr * moments.treatment.rate;
             let factors = Factors {
-                keep: (1.0 - lr * moments.decay) as f32,
+                keep: (1.0 - lr * moments.treatment.decay) as f32,
                 clip,
                 beta2: beta2 as f32,
                 rest1: (1.0 - beta1) as f32,
@@ -236,9 +353,65 @@ mod tests {
     }
 
     #[test]
-    fn biases_and_layer_norms_do_not_decay() {
-        assert!(decays("encoder.layer.0.output.dense.weight"));
-        assert!(!decays("encoder.layer.0.output.dense.bias"));
-        assert!(!decays("embeddings.LayerNorm.weight"));
+    fn biases_and_normalizations_do_not_decay() {
+        let weights = ["encoder.layer.0.output.dense.weight", "layers.3.mlp.Wi.weight", "encoder.relative_attention_bias.weight"];
+        assert!(weights.iter().all(|name| decays(name)));
+        let exempt = [
+            "encoder.layer.0.output.dense.bias",
+            "embeddings.LayerNorm.weight",
+            "transformer.layer.2.sa_layer_norm.weight",
+            "layers.1.mlp_norm.weight",
+            "final_norm.weight",
+            "encoder.layers.7.norm1.weight",
+            "emb_ln.weight",
+            "h.0.ln_1.weight",
+        ];
+        assert!(exempt.iter().all(|name| !decays(name)));
+    }
+
+    #[test]
+    fn a_sum_of_batches_is_the_sum_of_their_gradients() {
+        let rows = |ids: &[i64], data: &[f32]| {
+            let mut rows = Rows::new(2);
+            rows.add(ids, data);
+            Gradient::Rows(rows)
+        };
+        let mut sum = Sum::default();
+        for _ in 0..2 {
+            sum.add(&[Gradient::Dense(&[1.0, -2.0]), rows(&[3, 1, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])]);
+            sum.add(&[Gradient::Dense(&[0.5, 4.0]), rows(&[0, 1], &[7.0, 8.0, 9.0, 10.0])]);
+            sum.take(|gradients| {
+                let [Gradient::Dense(dense), Gradient::Rows(rows)] = gradients else { panic!("two forms") };
+                assert_eq!(*dense, [1.5, 2.0]);
+                let row = |entry| rows.row(entry).map(<[f32]>::to_vec);
+                assert_eq!([row(0), row(1), row(3)], [Some(vec![7.0, 8.0]), Some(vec![12.0, 14.0]), Some(vec![6.0, 8.0])]);
+                assert_eq!(row(2), None);
+            });
+        }
+    }
+
+    /// Figures of `torch.optim.AdamW` (torch 2.15) with the parameter in a group of its own: lr 0.05, weight_decay 0.1, the gradients of
+    /// `follows_torch`.
+    #[test]
+    fn weights_are_treated_apart_and_go_on_where_they_were() {
+        let gradients = [[0.5, -1.0], [0.25, 2.0], [-1.0, 0.0]];
+        let treatments = [Treatment { decay: 0.01, rate: 1.0 }, Treatment { decay: 0.1, rate: 0.5 }];
+        let new = || Optimizer::treating(AdamW::default(), treatments.iter().map(|t| (&[2usize][..], *t)));
+        let (mut a, mut b) = (vec![1.0, -2.0], vec![1.0, -2.0]);
+        let mut optimizer = new();
+        for (number, gradient) in gradients.iter().enumerate() {
+            if number == 1 {
+                let kept: Vec<_> = optimizer.moments().map(|(m, v)| (m.to_vec(), v.to_vec())).collect();
+                optimizer = new();
+                for ((m, v), (first, second)) in optimizer.resume(1).zip(kept) {
+                    m.copy_from_slice(&first);
+                    v.copy_from_slice(&second);
+                }
+            }
+            optimizer.step(0.1, 1.0, vec![&mut a, &mut b], &[Gradient::Dense(gradient), Gradient::Dense(gradient)]);
+        }
+        for (found, expected) in a.iter().chain(&b).zip([0.824_713_9, -1.959_079_6, 0.899_515_57, -1.953_012_2]) {
+            assert!((found - expected).abs() < 1e-6, "{a:?}, {b:?}");
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! What the end-to-end tests share: a small project in a folder of its own, and the built program.
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
+pub mod tiny;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -23,6 +23,43 @@ impl Graph {
         self.reshape(x, shape)
     }
 
+    /// `x`, repeated to the shape of `like`.
+    pub fn expand(&self, x: Value, like: Value) -> Value {
+        let shape = self.shape(like);
+        let target = self.shape_of(like);
+        self.node("Expand", "", &[x, target], &[], self.data_type(x), shape)
+    }
+
+    /// Zeros of this shape.
+    pub fn zeros(&self, shape: &[usize]) -> Value {
+        let target = self.integers(&shape.iter().map(|&size| size as i64).collect::<Vec<_>>());
+        let shape = shape.iter().map(|&size| Dim::Fixed(size)).collect();
+        self.node("Expand", "", &[self.scalar(0.0), target], &[], DataType::F32, shape)
+    }
+
+    /// Without the dimensions `axes`, counted from the front, which must be 1.
+    pub(in crate::onnx) fn squeeze(&self, x: Value, axes: &[usize]) -> Value {
+        let kept = self.shape(x).into_iter().enumerate().filter(|(i, _)| !axes.contains(i)).map(|(_, d)| d).collect();
+        self.node("Squeeze", "", &[x, self.axes(axes)], &[], self.data_type(x), kept)
+    }
+
+    /// With new dimensions of 1 at `axes`, counted from the front of the result, in ascending order.
+    pub(in crate::onnx) fn unsqueeze(&self, x: Value, axes: &[usize]) -> Value {
+        let mut shape = self.shape(x);
+        for &axis in axes {
+            if axis > shape.len() {
+                self.broken("Unsqueeze", format!("there is no axis {axis} to put into {}", show(&shape)));
+                return x;
+            }
+            shape.insert(axis, Dim::Fixed(1));
+        }
+        self.node("Unsqueeze", "", &[x, self.axes(axes)], &[], self.data_type(x), shape)
+    }
+
+    fn axes(&self, axes: &[usize]) -> Value {
+        self.integers(&axes.iter().map(|&a| a as i64).collect::<Vec<_>>())
+    }
+
     /// Dimensions in the order `permutation`.
     pub fn transpose(&self, x: Value, permutation: &[usize]) -> Value {
         let shape = self.shape(x);
@@ -48,8 +85,21 @@ impl Graph {
         self.node_many("Split", "", &[x], &attributes, vec![(DataType::F32, shape); parts])
     }
 
+    /// Pieces of these sizes along the last dimension.
+    pub fn split_last(&self, x: Value, sizes: &[usize]) -> Vec<Value> {
+        let shape = self.shape(x);
+        if self.width("Split", x) != sizes.iter().sum::<usize>() {
+            self.broken("Split", format!("the last dimension of {} cannot be split into {sizes:?}", show(&shape)));
+        }
+        let leading = &shape[..shape.len().saturating_sub(1)];
+        let piece = |&size: &usize| (self.data_type(x), [leading, &[Dim::Fixed(size)]].concat());
+        let lengths = self.integers(&sizes.iter().map(|&size| size as i64).collect::<Vec<_>>());
+        let attributes = [("axis", Attribute::Int(shape.len() as i64 - 1))];
+        self.node_many("Split", "", &[x, lengths], &attributes, sizes.iter().map(piece).collect())
+    }
+
     /// The shape of `x` when the graph runs, `[rank]`.
-    pub(super) fn shape_of(&self, x: Value) -> Value {
+    pub(in crate::onnx) fn shape_of(&self, x: Value) -> Value {
         self.node("Shape", "", &[x], &[], DataType::I64, vec![Dim::Fixed(self.rank(x))])
     }
 
@@ -57,10 +107,12 @@ impl Graph {
     fn runtime_shape(&self, shape: &[Dim]) -> Value {
         let mut free = None;
         let mut sizes = vec![None; shape.len()];
-        let symbols: Vec<usize> = (0..shape.len()).filter(|&i| matches!(shape[i], Dim::Symbol(_))).collect();
+        let symbols: Vec<usize> = (0..shape.len()).filter(|&i| !matches!(shape[i], Dim::Fixed(_))).collect();
         for &i in symbols.iter().rev() {
-            let Dim::Symbol(symbol) = &shape[i] else { continue };
-            sizes[i] = if symbols.len() > 1 { self.size(symbol) } else { None };
+            sizes[i] = match &shape[i] {
+                Dim::Symbol(symbol) if symbols.len() > 1 => self.size(symbol),
+                _ => None,
+            };
             if sizes[i].is_none() && free.replace(i).is_some() {
                 self.broken("Reshape", format!("{} has two dimensions that no graph input has", show(shape)));
             }
@@ -79,7 +131,7 @@ impl Graph {
             .map(|(dim, size)| match (dim, size) {
                 (_, Some(size)) => *size,
                 (Dim::Fixed(n), None) => self.integers(&[*n as i64]),
-                (Dim::Symbol(_), None) => self.integers(&[-1]),
+                (_, None) => self.integers(&[-1]),
             })
             .collect();
         self.node("Concat", "", &parts, &[("axis", Attribute::Int(0))], DataType::I64, vec![Dim::Fixed(shape.len())])
@@ -98,9 +150,40 @@ pub fn reshape(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) ->
         }
         let shape = g.shape(x);
         // A shape with at most one named dimension is a constant; else the size is read off the value itself.
-        let fixed = shape.iter().filter(|d| matches!(d, Dim::Symbol(_))).count() <= 1;
+        let fixed = shape.iter().filter(|d| !matches!(d, Dim::Fixed(_))).count() <= 1;
         let target = if fixed { g.runtime_shape(&shape) } else { g.shape_of(x) };
         Some(g.node("Reshape", "", &[first(g, dy), target], &[("allowzero", Attribute::Int(0))], g.data_type(x), shape))
+    })
+}
+
+pub fn squeeze(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Vec<Option<Piece>> {
+    let (x, axes) = (node.inputs[0], node.inputs.get(1).copied());
+    dense(wanted, |i| {
+        let axes = axes.filter(|_| i == 0)?;
+        Some(g.node("Unsqueeze", "", &[first(g, dy), axes], &[], DataType::F32, g.shape(x)))
+    })
+}
+
+pub fn unsqueeze(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Vec<Option<Piece>> {
+    let (x, axes) = (node.inputs[0], node.inputs.get(1).copied());
+    dense(wanted, |i| {
+        let axes = axes.filter(|_| i == 0)?;
+        Some(g.node("Squeeze", "", &[first(g, dy), axes], &[], DataType::F32, g.shape(x)))
+    })
+}
+
+/// dy summed over what was repeated.
+pub fn expand(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Vec<Option<Piece>> {
+    dense(wanted, |i| (i == 0).then(|| g.sum_like(first(g, dy), node.inputs[0])))
+}
+
+/// The triangle that was kept of the last two dimensions.
+pub fn triangle(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Vec<Option<Piece>> {
+    dense(wanted, |i| {
+        (i == 0).then(|| {
+            let inputs: Vec<Value> = std::iter::once(first(g, dy)).chain(node.inputs.iter().skip(1).copied()).collect();
+            g.node("Trilu", "", &inputs, &node.attributes, DataType::F32, g.shape(node.inputs[0]))
+        })
     })
 }
 
@@ -117,7 +200,8 @@ pub fn transpose(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) 
 pub fn split(g: &Graph, node: &Node, dy: &[Option<Value>], wanted: &[bool]) -> Vec<Option<Piece>> {
     let pieces: Vec<Value> = dy.iter().zip(&node.outputs).map(|(d, &y)| d.unwrap_or_else(|| g.mul(y, g.scalar(0.0)))).collect();
     let x = node.inputs[0];
-    dense(wanted, |_| Some(g.node("Concat", "", &pieces, &[("axis", Attribute::Int(0))], DataType::F32, g.shape(x))))
+    let axis = [("axis", Attribute::Int(node.int("axis", 0)))];
+    dense(wanted, |i| (i == 0).then(|| g.node("Concat", "", &pieces, &axis, DataType::F32, g.shape(x))))
 }
 
 #[cfg(test)]
@@ -131,9 +215,19 @@ mod tests {
         check("reshape", &[&[2, 6]], |g, x| g.reshape(x[0], shape![3, 4]));
         check("drop an axis", &[&[2, 1, 3]], |g, x| g.drop_axis(x[0], 1));
         check("transpose", &[&[2, 3, 4]], |g, x| g.transpose(x[0], &[2, 0, 1]));
+        check("squeeze", &[&[2, 1, 3, 1]], |g, x| g.squeeze(x[0], &[1, 3]));
+        check("unsqueeze", &[&[2, 3]], |g, x| g.unsqueeze(x[0], &[0, 2]));
+        check("expand", &[&[3, 1], &[2, 3, 4]], |g, x| g.mul(g.expand(x[0], x[1]), x[1]));
+        check("triangle", &[&[3, 3]], |g, x| {
+            g.node("Trilu", "", &[x[0]], &[("upper", Attribute::Int(0))], DataType::F32, g.shape(x[0]))
+        });
         check("split", &[&[6, 2]], |g, x| {
             let parts = g.split(x[0], 3, Dim::Fixed(2));
             g.mul(parts[0], g.sub(parts[1], parts[2]))
+        });
+        check("split of the last dimension", &[&[2, 5]], |g, x| {
+            let parts = g.split_last(x[0], &[2, 2, 1]);
+            g.mul(g.mul(parts[0], parts[1]), parts[2])
         });
         check("split of which one part is used", &[&[6, 2]], |g, x| g.split(x[0], 3, Dim::Fixed(2))[1]);
     }

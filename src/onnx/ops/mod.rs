@@ -1,11 +1,16 @@
 //! The operators, by family: each file has the methods that build them and the functions that differentiate them.
 
+mod dropout;
 pub mod elementwise;
+pub mod functions;
 pub mod layout;
 pub mod lookup;
 pub mod matrix;
 pub mod normalization;
+pub mod own;
+pub mod parts;
 pub mod reduce;
+pub mod rotary;
 
 use super::differentiate::Piece;
 use super::graph::{Graph, Value};

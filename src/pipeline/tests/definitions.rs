@@ -146,8 +146,8 @@ stages:
     let ports = |id: &str| -> Vec<&str> {
         pipeline.stages.iter().find(|node| node.id == id).unwrap().inputs.iter().map(|edge| edge.port.as_str()).collect()
     };
-    assert_eq!(ports("with/tuned"), ["model", "triplets", "eval"]);
-    assert_eq!(ports("without/tuned"), ["model", "triplets"]);
+    assert_eq!(ports("with/tuned"), ["model", "triplets[triplets]", "eval"]);
+    assert_eq!(ports("without/tuned"), ["model", "triplets[triplets]"]);
 }
 
 #[test]
@@ -348,7 +348,7 @@ stages:
      help: did you mean `model`?
      used at pipelines/a.yaml:6:17
 
-     × input `judgements` wants judgements, but stage `tuned` yields model
+     × input `judgements` wants judgements, but stage `tuned` yields model and file
        ╭─[stages/tune.yaml:10:74]
      9 │     with: { lr: "${params.lr}", seed: "${params.sede}" }
     10 │   measured: { uses: evaluate, inputs: { model: inputs.modle, judgements: tuned } }

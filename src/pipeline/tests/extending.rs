@@ -78,6 +78,7 @@ stages:
           accuracy_at: [1, 3, 5, 10]
           convention: trec
           depth: 100
+          device: auto
           map_at: [100]
           mrr_at: [10]
           ndcg_at: [3]
@@ -87,25 +88,39 @@ stages:
         inputs:
           judgements: judged.judgements
         with:
+          device: auto
+          format: triplet
           negatives: 1
           negatives_from: random
           range_max: 20
           range_min: 0
+          scores: false
           seed: 42
       tuned:
         uses: train
         inputs:
           model: base.model
-          triplets: triplets.triplets
+          triplets:
+            triplets: triplets.triplets
         with:
+          accumulation: 1
           batch_size: 8
+          checkpoint_steps: 100
+          device: auto
           epochs: 1
           eval_steps: 50
+          layer_decay: 1.0
           loss: { distance: cosine, margin: 0.5, name: triplet }
           lr: 0.00004
           max_grad_norm: 1.0
           metric: ndcg@10
+          mini_batch_tokens: 0
+          mixing: proportional
+          patience: 0
+          precision: auto
+          schedule: linear
           seed: 42
+          train: all
           warmup_steps: 10
           weight_decay: 0.01
     "#);

@@ -65,10 +65,10 @@ fn stages_fan_out_join_and_collect() {
     judged
     mined[negatives=1] 1 <- judgements: judged
     mined[negatives=2] 2 <- judgements: judged
-    tuned[negatives=1,lr=0.00001] 0.00001 <- model: base, triplets: mined[negatives=1]
-    tuned[negatives=1,lr=0.00003] 0.00003 <- model: base, triplets: mined[negatives=1]
-    tuned[negatives=2,lr=0.00001] 0.00001 <- model: base, triplets: mined[negatives=2]
-    tuned[negatives=2,lr=0.00003] 0.00003 <- model: base, triplets: mined[negatives=2]
+    tuned[negatives=1,lr=0.00001] 0.00001 <- model: base, triplets[mined]: mined[negatives=1]
+    tuned[negatives=1,lr=0.00003] 0.00003 <- model: base, triplets[mined]: mined[negatives=1]
+    tuned[negatives=2,lr=0.00001] 0.00001 <- model: base, triplets[mined]: mined[negatives=2]
+    tuned[negatives=2,lr=0.00003] 0.00003 <- model: base, triplets[mined]: mined[negatives=2]
     before <- model: base, judgements: judged
     after[negatives=1,lr=0.00001] <- model: tuned[negatives=1,lr=0.00001], judgements: judged
     after[negatives=1,lr=0.00003] <- model: tuned[negatives=1,lr=0.00003], judgements: judged
@@ -248,8 +248,8 @@ stages:
     used[m=a,seed=8]/table <- baseline: used[m=a,seed=8]/scores, runs[m=a]: first[m=a], runs[m=b]: first[m=b]
     used[m=b,seed=7]/table <- baseline: used[m=b,seed=7]/scores, runs[m=a]: first[m=a], runs[m=b]: first[m=b]
     used[m=b,seed=8]/table <- baseline: used[m=b,seed=8]/scores, runs[m=a]: first[m=a], runs[m=b]: first[m=b]
-    tuned[k=1] 0.00002 <- model: base[m=a], triplets: used[m=b,seed=8]/mined[k=1]
-    tuned[k=2] 0.00002 <- model: base[m=a], triplets: used[m=b,seed=8]/mined[k=2]
+    tuned[k=1] 0.00002 <- model: base[m=a], triplets[used[m=b,seed=8].mined]: used[m=b,seed=8]/mined[k=1]
+    tuned[k=2] 0.00002 <- model: base[m=a], triplets[used[m=b,seed=8].mined]: used[m=b,seed=8]/mined[k=2]
     end <- baseline: first[m=a], runs[m=a,seed=7]: used[m=a,seed=7]/scores, runs[m=a,seed=8]: used[m=a,seed=8]/scores, runs[m=b,seed=7]: used[m=b,seed=7]/scores, runs[m=b,seed=8]: used[m=b,seed=8]/scores
     "#);
     assert_eq!(parse_with(&written, &[], &[]).map(|p| p.resolved()).unwrap(), written);

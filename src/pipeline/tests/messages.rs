@@ -24,7 +24,7 @@ stages:
       learning_rate: 1
       loss: { name: triplet, marign: 1.0 }
 ";
-    insta::assert_snapshot!(drawn(parse_with(text, &[], &[])), @"
+    insta::assert_snapshot!(drawn(parse_with(text, &[], &[])), @r"
      × unknown key `nmae`
       ╭─[pipelines/a.yaml:2:1]
     1 │
@@ -59,7 +59,7 @@ stages:
       ·                                      ────
     8 │     with:
       ╰────
-     help: add a stage that uses `mine`
+     help: add a stage that uses `examples` and `mine`
 
      × unknown parameter `learning_rate` of stage `tuned`
        ╭─[pipelines/a.yaml:9:7]
@@ -68,8 +68,10 @@ stages:
        ·       ─────────────
     10 │       loss: { name: triplet, marign: 1.0 }
        ╰────
-     help: the parameters of `train` are `loss`, `epochs`, `batch_size`, `lr`, `weight_decay`,
-           `warmup_steps`, `max_grad_norm`, `eval_steps`, `metric`, `seed` and `base_model`
+     help: the parameters of `train` are `loss`, `losses`, `epochs`, `batch_size`,
+           `mini_batch_tokens`, `sampler`, `mixing`, `accumulation`, `precision`, `lr`, `schedule`,
+           `warmup_steps`, `warmup_ratio`, `lr_groups`, `layer_decay`, `weight_decay`, `no_decay`,
+           `max_grad_norm`, `dropout`, `train` and 9 more
 
      × unknown key `marign` in `loss` of stage `tuned`
        ╭─[pipelines/a.yaml:10:30]
@@ -99,7 +101,7 @@ stages:
     uses: evaluate
     with: { convention: beir, ndcg_at: [10, 0], map_at: [x] }
 ";
-    insta::assert_snapshot!(drawn(parse_with(text, &[], &[])), @"
+    insta::assert_snapshot!(drawn(parse_with(text, &[], &[])), @r"
      × the parameter `source` of stage `base` is missing
       ╭─[pipelines/a.yaml:3:17]
     2 │ stages:
@@ -109,7 +111,8 @@ stages:
       ╰────
      help: add `with: { source: … }`
 
-     × stage `tuned` lacks its input `triplets` (what to learn from)
+     × stage `tuned` lacks its input `triplets` (what to learn from: one data set of pairs, triplets
+     │ or tuples, or several)
       ╭─[pipelines/a.yaml:4:3]
     3 │   base: { uses: model }
     4 │   tuned:

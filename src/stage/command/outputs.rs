@@ -14,7 +14,7 @@ use serde::de::{DeserializeOwned, Deserializer, Error, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::places::{self, Places};
-use crate::artifact::{Answer, Chunk, Document, Judgements, Kind, Metrics, Ranking, Retrieved, Triplet, jsonl};
+use crate::artifact::{Answer, Chunk, Document, Example, Judgements, Kind, Metrics, Ranking, Retrieved, jsonl};
 use crate::model::directory::ModelDirectory;
 use crate::model::weights::Weights;
 use crate::stage::{Context, Output, ParameterError};
@@ -184,7 +184,7 @@ fn check(output: &Declared, path: &Path) -> Result<BTreeMap<String, f64>> {
     match output.kind {
         Kind::Documents => rows::<Document>(output, path)?,
         Kind::Chunks => rows::<Chunk>(output, path)?,
-        Kind::Triplets => rows::<Triplet>(output, path)?,
+        Kind::Triplets => rows::<Example>(output, path)?,
         Kind::Retrieved => rows::<Retrieved>(output, path)?,
         Kind::Answers => rows::<Answer>(output, path)?,
         Kind::Judgements => drop(Judgements::read(path, "test")?),

@@ -1,0 +1,192 @@
+//! Attention of several heads within texts that lie end to end, without padding. The backward pass computes the probabilities anew from the logarithm
+//! of their sum (Dao et al., "FlashAttention", 2022), so that nothing of the size of texts squared is kept.
+
+mod backward;
+mod forward;
+
+pub use backward::{Gradients, InputGradients, backward};
+pub use forward::forward;
+
+use crate::dropout::Dropout;
+use crate::gemm::Matrix;
+use crate::pool::Buffer;
+use crate::simd::{Vector, Words};
+use crate::tile::{Order, Tile};
+use crate::{Isa, Precision};
+
+/// What the forward and the backward pass have in common.
+#[derive(Debug, Clone, Copy)]
+pub struct Attention<'a> {
+    /// Text i has the tokens `starts[i]..starts[i + 1]`: one more than there are texts, from 0 to the number of tokens.
+    pub starts: &'a [usize],
+    pub heads: usize,
+    /// Of the products of queries and keys, mostly 1 / √width.
+    pub scale: f32,
+    /// Tokens further apart do not see each other.
+    pub window: Option<usize>,
+    pub bias: Option<Bias<'a>>,
+    /// Of probabilities. The row of the mask is token · heads + head, the column the place of the key in its text.
+    pub dropout: Option<Dropout>,
+    pub precision: Precision,
+}
+
+/// What is added to a scaled product by how far the key stands after the query.
+#[derive(Debug, Clone, Copy)]
+pub struct Bias<'a> {
+    /// `[heads, 2 span − 1]`: the entry for a query at place q and a key at k is number k − q + span − 1.
+    pub values: &'a [f32],
+    /// At least the length of the longest text.
+    pub span: usize,
+}
+
+/// Queries, keys and values, `[tokens, heads · width]` each; they may be columns of one wider matrix.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    pub query: Matrix<'a>,
+    pub key: Matrix<'a>,
+    pub value: Matrix<'a>,
+}
+
+/// Rows and columns of a block of scores.
+const SIDE: usize = 32;
+/// The score of what is not seen: finite, so that rows of padding stay finite.
+const UNSEEN: f32 = -1e30;
+
+/// The work on one head of one text.
+struct Task {
+    head: usize,
+    /// The text's first token.
+    start: usize,
+    /// The text's tokens.
+    len: usize,
+    text: usize,
+}
+
+impl<'a> Attention<'a> {
+    /// The number of tokens and the width of a head.
+    fn check(&self, inputs: &Inputs) -> (usize, usize) {
+        let (tokens, hidden) = (inputs.query.rows(), inputs.query.columns());
+        for matrix in [inputs.key, inputs.value] {
+            assert!(matrix.rows() == tokens && matrix.columns() == hidden, "queries, keys and values of one shape");
+        }
+        assert!(self.heads > 0 && hidden.is_multiple_of(self.heads), "{hidden} columns for {} heads", self.heads);
+        let ordered = self.starts.is_sorted() && self.starts.first() == Some(&0);
+        assert!(ordered && self.starts.last() == Some(&tokens), "the starts of texts, from 0 to {tokens}");
+        if let Some(bias) = self.bias {
+            assert_eq!(bias.values.len(), self.heads * (2 * bias.span).saturating_sub(1), "the bias of relative distances");
+            assert!(self.texts().all(|(_, len)| len <= bias.span), "a text is longer than the bias of relative distances");
+        }
+        if let Some(dropout) = self.dropout {
+            assert!((0.0..1.0).contains(&dropout.probability), "dropout with the probability {}", dropout.probability);
+        }
+        (tokens, hidden / self.heads)
+    }
+
+    /// First token and length of each.
+    fn texts(&self) -> impl Iterator<Item = (usize, usize)> + use<'a> {
+        self.starts.windows(2).map(|pair| (pair[0], pair[1] - pair[0]))
+    }
+
+    /// Long texts first, so that no thread is left alone with one at the end.
+    fn tasks(&self) -> Vec<Task> {
+        let mut texts: Vec<_> = self.texts().enumerate().filter(|(_, (_, len))| *len > 0).collect();
+        texts.sort_by_key(|(_, (_, len))| std::cmp::Reverse(*len));
+        let heads = |(text, (start, len))| (0..self.heads).map(move |head| Task { head, start, len, text });
+        texts.into_iter().flat_map(heads).collect()
+    }
+
+    /// The panels of 32 keys that some of 32 queries from `query` on see.
+    fn seen(&self, query: usize, len: usize) -> std::ops::Range<usize> {
+        match self.window {
+            Some(w) => query.saturating_sub(w) / SIDE..(query + SIDE).saturating_add(w).min(len).div_ceil(SIDE),
+            None => 0..len.div_ceil(SIDE),
+        }
+    }
+
+    /// The bias of the text's distances: number k − q + padded − 1, `padded` being the length in whole blocks. Zero where no text has tokens.
+    fn distances(&self, task: &Task) -> Option<Vec<f32>> {
+        self.bias.map(|bias| {
+            let padded = task.len.next_multiple_of(SIDE);
+            let values = &bias.values[task.head * (2 * bias.span - 1)..][..2 * bias.span - 1];
+            let mut local = vec![0.0; 2 * padded];
+            let reach = task.len - 1;
+            local[padded - 1 - reach..padded + reach].copy_from_slice(&values[bias.span - 1 - reach..bias.span + reach]);
+            local
+        })
+    }
+
+    fn head<'m>(&self, matrix: Matrix<'m>, task: &Task, width: usize) -> Matrix<'m> {
+        matrix.part(task.start, task.len, task.head * width, width)
+    }
+}
+
+/// What turns products of queries and keys into scores, for one task.
+struct Scores<'a> {
+    scale: f32,
+    len: usize,
+    /// How far tokens see; beyond every text if there is no window.
+    window: usize,
+    /// Of [`Attention::distances`].
+    distances: Option<&'a [f32]>,
+}
+
+impl<'a> Scores<'a> {
+    fn new(attention: &Attention, task: &Task, distances: Option<&'a [f32]>) -> Self {
+        let window = attention.window.unwrap_or(usize::MAX).min(1 << 30);
+        Scores { scale: attention.scale, len: task.len, window, distances }
+    }
+
+    /// Scores of the query with 16 keys from `key` on, from their products.
+    #[inline(always)]
+    fn apply<V: Vector>(&self, query: usize, key: usize, products: V) -> V {
+        let scale = V::splat(self.scale);
+        let scores = match self.distances {
+            None => products.mul(scale),
+            Some(distances) => {
+                let at = key + self.len.next_multiple_of(SIDE) - 1 - query;
+                products.fma(scale, V::load_some(&distances[at..at + 16]))
+            }
+        };
+        let far = query > key + self.window || key + 15 > query + self.window;
+        if far || key + 16 > self.len { self.hide(query, key, scores) } else { scores }
+    }
+
+    /// Scores of keys beyond the text or the window become so small that their exponentials are 0.
+    #[inline(always)]
+    fn hide<V: Vector>(&self, query: usize, key: usize, scores: V) -> V {
+        let (keys, unseen) = (V::Words::count(key as u32), V::splat(UNSEEN));
+        let from = |start: usize, yes, no| keys.select_reaches(Words::splat(start as u32), yes, no);
+        let scores = from(self.len, unseen, scores);
+        let scores = from(query.saturating_sub(self.window), scores, unseen);
+        from(query + self.window + 1, unseen, scores)
+    }
+}
+
+/// An operand of all panels of 32 lines of a matrix: two tiles a step, `steps` steps a panel.
+struct Operand {
+    tiles: Buffer<u32>,
+    steps: usize,
+}
+
+impl Operand {
+    fn new(isa: Isa, precision: Precision, order: Order, matrix: Matrix) -> Self {
+        let (lines, along) = match order {
+            Order::Left => (matrix.rows(), matrix.columns()),
+            Order::Right => (matrix.columns(), matrix.rows()),
+        };
+        // Whole panels along the sum too: other operands of the product have them.
+        let steps = along.div_ceil(SIDE) * (SIDE / precision.step());
+        let mut tiles = Buffer::new(lines.div_ceil(SIDE) * steps * 2);
+        for (panel, tiles) in tiles.chunks_exact_mut((steps * 2).max(1)).enumerate() {
+            crate::gemm::pack_panel(isa, precision, matrix, order, panel * SIDE, 0..steps, tiles);
+        }
+        Operand { tiles, steps }
+    }
+
+    fn panel(&self, panel: usize) -> &[Tile<u32>] {
+        &self.tiles[panel * self.steps * 2..(panel + 1) * self.steps * 2]
+    }
+}
+
+#[cfg(test)]
+mod tests;

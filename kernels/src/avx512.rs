@@ -1,0 +1,240 @@
+//! Tiles in AVX-512 registers: filling them, and products of them.
+
+use std::arch::x86_64::*;
+
+use crate::tile::Tile;
+
+/// 16 rows of 16 fp32 numbers.
+///
+/// # Safety
+/// `data` holds 16 rows of 16 numbers, `stride` apart.
+#[target_feature(enable = "avx512f,avx512bw")]
+pub unsafe fn pack_words(data: &[f32], stride: usize, transposed: bool, tile: &mut Tile<u32>) {
+    // SAFETY: rows lie within `data` by the caller's word.
+    let rows = std::array::from_fn(|i| unsafe { _mm512_castps_si512(_mm512_loadu_ps(data.as_ptr().add(i * stride))) });
+    store(if transposed { transpose(rows) } else { rows }, tile);
+}
+
+/// 16 rows of 32 numbers, rounded to bf16; pairs lie along the rows.
+///
+/// # Safety
+/// `data` holds 16 rows of 32 numbers, `stride` apart.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub unsafe fn pack_pairs(data: &[f32], stride: usize, transposed: bool, tile: &mut Tile<u32>) {
+    let rows = std::array::from_fn(|i| {
+        // SAFETY: rows lie within `data` by the caller's word.
+        unsafe {
+            let row = data.as_ptr().add(i * stride);
+            words(_mm512_loadu_ps(row), _mm512_loadu_ps(row.add(16)))
+        }
+    });
+    store(if transposed { transpose(rows) } else { rows }, tile);
+}
+
+/// 32 rows of 16 numbers, rounded to bf16; a pair lies in two rows.
+///
+/// # Safety
+/// `data` holds 32 rows of 16 numbers, `stride` apart.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub unsafe fn pack_pairs_along(data: &[f32], stride: usize, transposed: bool, tile: &mut Tile<u32>) {
+    let index = interleaved();
+    let rows = std::array::from_fn(|i| {
+        // SAFETY: rows lie within `data` by the caller's word.
+        unsafe {
+            let row = data.as_ptr().add(2 * i * stride);
+            _mm512_permutexvar_epi16(index, words(_mm512_loadu_ps(row), _mm512_loadu_ps(row.add(stride))))
+        }
+    });
+    store(if transposed { transpose(rows) } else { rows }, tile);
+}
+
+/// Takes turns between the first and the second half of a register.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn interleaved() -> __m512i {
+    let index: [u16; 32] = std::array::from_fn(|i| (i / 2 + i % 2 * 16) as u16);
+    // SAFETY: 64 bytes are read from an array of 64 bytes.
+    unsafe { _mm512_loadu_si512(index.as_ptr().cast()) }
+}
+
+/// Rows of 32 numbers, rounded to bf16, from a left and a right half.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub fn pairs_beside(left: &Tile<f32>, right: &Tile<f32>, out: &mut Tile<u32>) {
+    store(std::array::from_fn(|i| words(row(left, i), row(right, i))), out);
+}
+
+/// Columns of 32 numbers, rounded to bf16, from an upper and a lower half.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub fn pairs_below(upper: &Tile<f32>, lower: &Tile<f32>, out: &mut Tile<u32>) {
+    let index = interleaved();
+    let pair = |i: usize| {
+        let half = if i < 8 { upper } else { lower };
+        _mm512_permutexvar_epi16(index, words(row(half, i % 8 * 2), row(half, i % 8 * 2 + 1)))
+    };
+    store(std::array::from_fn(pair), out);
+}
+
+#[target_feature(enable = "avx512f")]
+pub fn transpose_tile(tile: &Tile<f32>, out: &mut Tile<f32>) {
+    let rows = transpose(std::array::from_fn(|i| _mm512_castps_si512(row(tile, i))));
+    for (row, place) in rows.into_iter().zip(out.0.chunks_exact_mut(16)) {
+        // SAFETY: `place` is 64 bytes.
+        unsafe { _mm512_storeu_ps(place.as_mut_ptr(), _mm512_castsi512_ps(row)) };
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn row(tile: &Tile<f32>, row: usize) -> __m512 {
+    // SAFETY: 16 numbers are read from an array of 16.
+    unsafe { _mm512_loadu_ps(tile.row(row).as_ptr()) }
+}
+
+/// Row `row` of 32 of the left matrix, rounded to bf16: 32 numbers for each two tiles.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub fn pack_line(line: &[f32], row: usize, tiles: &mut [Tile<u32>]) {
+    for (numbers, pair) in line.chunks_exact(32).zip(tiles.chunks_exact_mut(2)) {
+        let place = &mut pair[row / 16].0[row % 16 * 16..][..16];
+        // SAFETY: 32 numbers are read from a slice of 32, 16 words written to a slice of 16.
+        unsafe {
+            let row = numbers.as_ptr();
+            _mm512_storeu_si512(place.as_mut_ptr().cast(), words(_mm512_loadu_ps(row), _mm512_loadu_ps(row.add(16))));
+        }
+    }
+}
+
+/// 32 bf16 numbers: those of `low`, then those of `high`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn words(low: __m512, high: __m512) -> __m512i {
+    // SAFETY: both are 64 bytes of plain numbers.
+    unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(high, low)) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store(rows: [__m512i; 16], tile: &mut Tile<u32>) {
+    for (row, place) in rows.into_iter().zip(tile.0.chunks_exact_mut(16)) {
+        // SAFETY: `place` is 64 bytes.
+        unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), row) };
+    }
+}
+
+/// Of a matrix of 16 × 16 words, a row a register.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transpose(r: [__m512i; 16]) -> [__m512i; 16] {
+    let zero = _mm512_setzero_si512();
+    let (mut a, mut b) = ([zero; 16], [zero; 16]);
+    // Within each 128-bit lane: words of two rows side by side, then of four rows.
+    for i in (0..16).step_by(2) {
+        a[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        a[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    for i in (0..16).step_by(4) {
+        b[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
+        b[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
+        b[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
+        b[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
+    }
+    // b[4g + c] holds column c, 4 + c, 8 + c, 12 + c of rows 4g … 4g + 3, a lane each. Lanes of the four groups come together.
+    for c in 0..4 {
+        let low01 = _mm512_shuffle_i32x4::<0b10_00_10_00>(b[c], b[4 + c]);
+        let low23 = _mm512_shuffle_i32x4::<0b10_00_10_00>(b[8 + c], b[12 + c]);
+        let high01 = _mm512_shuffle_i32x4::<0b11_01_11_01>(b[c], b[4 + c]);
+        let high23 = _mm512_shuffle_i32x4::<0b11_01_11_01>(b[8 + c], b[12 + c]);
+        a[c] = _mm512_shuffle_i32x4::<0b10_00_10_00>(low01, low23);
+        a[8 + c] = _mm512_shuffle_i32x4::<0b11_01_11_01>(low01, low23);
+        a[4 + c] = _mm512_shuffle_i32x4::<0b10_00_10_00>(high01, high23);
+        a[12 + c] = _mm512_shuffle_i32x4::<0b11_01_11_01>(high01, high23);
+    }
+    a
+}
+
+/// `c (+)= a·b` of fp32 tiles: 32 rows and columns, two tiles of `a` and of `b` a step of 16.
+///
+/// # Safety
+/// `a` and `b` hold `2 * steps` tiles.
+#[target_feature(enable = "avx512f")]
+pub unsafe fn multiply_words(a: &[Tile<u32>], b: &[Tile<u32>], steps: usize, c: &mut [Tile<f32>; 4], add: bool) {
+    for (upper, half) in (0..4).map(|i| (i / 2, i % 2)) {
+        let start = half * 128;
+        let mut sums = [[_mm512_setzero_ps(); 2]; 8];
+        // SAFETY: `a` and `b` hold the tiles by the caller's word, and every index is within a tile of 256 words.
+        unsafe {
+            if add {
+                load(&mut sums, c, upper, start);
+            }
+            for step in 0..steps {
+                let a = a.as_ptr().add(2 * step + upper).cast::<f32>().add(start);
+                let b = b.as_ptr().add(2 * step).cast::<f32>();
+                for word in 0..16 {
+                    let (b0, b1) = (_mm512_load_ps(b.add(word * 16)), _mm512_load_ps(b.add(256 + word * 16)));
+                    for (line, sums) in sums.iter_mut().enumerate() {
+                        let a = _mm512_set1_ps(*a.add(line * 16 + word));
+                        sums[0] = _mm512_fmadd_ps(a, b0, sums[0]);
+                        sums[1] = _mm512_fmadd_ps(a, b1, sums[1]);
+                    }
+                }
+            }
+            save(&sums, c, upper, start);
+        }
+    }
+}
+
+/// `c (+)= a·b` of bf16 tiles: 32 rows and columns, two tiles of `a` and of `b` a step of 32.
+///
+/// # Safety
+/// `a` and `b` hold `2 * steps` tiles.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub unsafe fn multiply_pairs(a: &[Tile<u32>], b: &[Tile<u32>], steps: usize, c: &mut [Tile<f32>; 4], add: bool) {
+    for (upper, half) in (0..4).map(|i| (i / 2, i % 2)) {
+        let start = half * 128;
+        let mut sums = [[_mm512_setzero_ps(); 2]; 8];
+        // SAFETY: `a` and `b` hold the tiles by the caller's word, and every index is within a tile of 256 words; vectors of words and of pairs of
+        // bf16 have the same bytes.
+        unsafe {
+            if add {
+                load(&mut sums, c, upper, start);
+            }
+            for step in 0..steps {
+                let a = a.as_ptr().add(2 * step + upper).cast::<i32>().add(start);
+                let b = b.as_ptr().add(2 * step).cast::<i32>();
+                for word in 0..16 {
+                    let b0: __m512bh = std::mem::transmute(_mm512_load_si512(b.add(word * 16).cast()));
+                    let b1: __m512bh = std::mem::transmute(_mm512_load_si512(b.add(256 + word * 16).cast()));
+                    for (line, sums) in sums.iter_mut().enumerate() {
+                        let a: __m512bh = std::mem::transmute(_mm512_set1_epi32(*a.add(line * 16 + word)));
+                        sums[0] = _mm512_dpbf16_ps(sums[0], a, b0);
+                        sums[1] = _mm512_dpbf16_ps(sums[1], a, b1);
+                    }
+                }
+            }
+            save(&sums, c, upper, start);
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load(sums: &mut [[__m512; 2]; 8], c: &[Tile<f32>; 4], upper: usize, start: usize) {
+    for (line, sums) in sums.iter_mut().enumerate() {
+        let at = start + line * 16..start + line * 16 + 16;
+        for (right, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: 16 numbers are read from a slice of 16.
+            *sum = unsafe { _mm512_loadu_ps(c[2 * upper + right].0[at.clone()].as_ptr()) };
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn save(sums: &[[__m512; 2]; 8], c: &mut [Tile<f32>; 4], upper: usize, start: usize) {
+    for (line, sums) in sums.iter().enumerate() {
+        let at = start + line * 16..start + line * 16 + 16;
+        for (right, sum) in sums.iter().enumerate() {
+            // SAFETY: 16 numbers are written to a slice of 16.
+            unsafe { _mm512_storeu_ps(c[2 * upper + right].0[at.clone()].as_mut_ptr(), *sum) };
+        }
+    }
+}

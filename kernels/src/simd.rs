@@ -1,0 +1,455 @@
+//! Sixteen numbers side by side: the vocabulary that kernels are written in once, for every instruction set.
+
+/// Sixteen fp32 numbers.
+///
+/// Methods of the vector types of an instruction set must only run where the processor has it: `versions!` sees to that.
+pub(crate) trait Vector: Copy {
+    type Words: Words<Floats = Self>;
+
+    fn splat(x: f32) -> Self;
+    fn load(from: &[f32; 16]) -> Self;
+    fn store(self, to: &mut [f32; 16]);
+    fn add(self, other: Self) -> Self;
+    fn sub(self, other: Self) -> Self;
+    fn mul(self, other: Self) -> Self;
+    fn div(self, other: Self) -> Self;
+    fn sqrt(self) -> Self;
+    /// `self · a + b`, in one rounding where it is one instruction.
+    fn fma(self, a: Self, b: Self) -> Self;
+    /// The greater one; `other` if either is NaN.
+    fn max(self, other: Self) -> Self;
+    /// The smaller one; `other` if either is NaN.
+    fn min(self, other: Self) -> Self;
+    /// `yes` where `self < other`, `no` elsewhere.
+    fn select_below(self, other: Self, yes: Self, no: Self) -> Self;
+    /// `self · 2ⁿ`, for whole n from −150 to 128.
+    fn scale(self, n: Self) -> Self;
+
+    #[inline(always)]
+    fn zero() -> Self {
+        Self::splat(0.0)
+    }
+
+    #[inline(always)]
+    fn array(self) -> [f32; 16] {
+        let mut out = [0.0; 16];
+        self.store(&mut out);
+        out
+    }
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        self.max(Self::zero().sub(self))
+    }
+
+    /// Of all lanes, in a fixed order.
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        fold(self.array(), |a, b| a + b)
+    }
+
+    /// Of all lanes.
+    #[inline(always)]
+    fn greatest(self) -> f32 {
+        fold(self.array(), f32::max)
+    }
+
+    /// The numbers of a slice of at most 16, then zeros.
+    #[inline(always)]
+    fn load_some(from: &[f32]) -> Self {
+        match from.first_chunk() {
+            Some(all) => Self::load(all),
+            None => {
+                let mut all = [0.0; 16];
+                all[..from.len()].copy_from_slice(from);
+                Self::load(&all)
+            }
+        }
+    }
+
+    /// As many numbers as the slice has, of at most 16.
+    #[inline(always)]
+    fn store_some(self, to: &mut [f32]) {
+        match to.first_chunk_mut() {
+            Some(all) => self.store(all),
+            None => to.copy_from_slice(&self.array()[..to.len()]),
+        }
+    }
+}
+
+/// Halves again and again.
+#[inline(always)]
+fn fold(x: [f32; 16], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let a: [f32; 8] = std::array::from_fn(|i| f(x[i], x[i + 8]));
+    let b: [f32; 4] = std::array::from_fn(|i| f(a[i], a[i + 4]));
+    f(f(b[0], b[2]), f(b[1], b[3]))
+}
+
+/// Sixteen words of 32 bits; sums and products wrap.
+pub(crate) trait Words: Copy {
+    type Floats;
+
+    /// start, start + 1, …
+    fn count(start: u32) -> Self;
+    fn splat(x: u32) -> Self;
+    fn add(self, other: Self) -> Self;
+    fn mul(self, other: Self) -> Self;
+    fn xor(self, other: Self) -> Self;
+    fn shift_right<const N: u32>(self) -> Self;
+    /// `no` where `self < other`, `yes` elsewhere.
+    fn select_reaches(self, other: Self, yes: Self::Floats, no: Self::Floats) -> Self::Floats;
+}
+
+/// Plain Rust.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain([f32; 16]);
+
+#[derive(Clone, Copy)]
+pub(crate) struct PlainWords([u32; 16]);
+
+impl Plain {
+    #[inline(always)]
+    fn with(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        Plain(std::array::from_fn(|i| f(self.0[i], other.0[i])))
+    }
+}
+
+impl Vector for Plain {
+    type Words = PlainWords;
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        Plain([x; 16])
+    }
+
+    #[inline(always)]
+    fn load(from: &[f32; 16]) -> Self {
+        Plain(*from)
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [f32; 16]) {
+        *to = self.0;
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self.with(other, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        self.with(other, |a, b| a - b)
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self.with(other, |a, b| a * b)
+    }
+
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        self.with(other, |a, b| a / b)
+    }
+
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        Plain(self.0.map(f32::sqrt))
+    }
+
+    #[inline(always)]
+    fn fma(self, a: Self, b: Self) -> Self {
+        let fused = cfg!(target_arch = "aarch64");
+        let one = |i: usize| if fused { self.0[i].mul_add(a.0[i], b.0[i]) } else { self.0[i] * a.0[i] + b.0[i] };
+        Plain(std::array::from_fn(one))
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        self.with(other, |a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        self.with(other, |a, b| if a < b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn select_below(self, other: Self, yes: Self, no: Self) -> Self {
+        Plain(std::array::from_fn(|i| if self.0[i] < other.0[i] { yes.0[i] } else { no.0[i] }))
+    }
+
+    #[inline(always)]
+    fn scale(self, n: Self) -> Self {
+        // In two factors, each of which is a normal number.
+        let power = |n: i32| f32::from_bits(((n + 127) << 23) as u32);
+        self.with(n, |x, n| {
+            let n = n as i32;
+            x * power(n >> 1) * power(n - (n >> 1))
+        })
+    }
+}
+
+impl Words for PlainWords {
+    type Floats = Plain;
+
+    #[inline(always)]
+    fn count(start: u32) -> Self {
+        PlainWords(std::array::from_fn(|i| start.wrapping_add(i as u32)))
+    }
+
+    #[inline(always)]
+    fn splat(x: u32) -> Self {
+        PlainWords([x; 16])
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        PlainWords(std::array::from_fn(|i| self.0[i].wrapping_add(other.0[i])))
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        PlainWords(std::array::from_fn(|i| self.0[i].wrapping_mul(other.0[i])))
+    }
+
+    #[inline(always)]
+    fn xor(self, other: Self) -> Self {
+        PlainWords(std::array::from_fn(|i| self.0[i] ^ other.0[i]))
+    }
+
+    #[inline(always)]
+    fn shift_right<const N: u32>(self) -> Self {
+        PlainWords(self.0.map(|x| x >> N))
+    }
+
+    #[inline(always)]
+    fn select_reaches(self, other: Self, yes: Plain, no: Plain) -> Plain {
+        Plain(std::array::from_fn(|i| if self.0[i] >= other.0[i] { yes.0[i] } else { no.0[i] }))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2, Avx512};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{Vector, Words};
+
+    /// AVX-512.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx512(__m512);
+
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx512Words(__m512i);
+
+    /// AVX2 with FMA: two registers.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx2(__m256, __m256);
+
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx2Words(__m256i, __m256i);
+
+    /// A method that is one instruction. SAFETY of all of them: the trait's promise is that the processor has it.
+    macro_rules! wide {
+        ($($name:ident($($other:ident),*) = $instruction:ident;)*) => {
+            $(#[inline(always)]
+            fn $name(self, $($other: Self),*) -> Self {
+                // SAFETY: see the macro.
+                Self(unsafe { $instruction(self.0, $($other.0),*) })
+            })*
+        };
+    }
+
+    /// The same, once for each half.
+    macro_rules! halves {
+        ($($name:ident($($other:ident),*) = $instruction:ident;)*) => {
+            $(#[inline(always)]
+            fn $name(self, $($other: Self),*) -> Self {
+                // SAFETY: see `wide`.
+                unsafe { Self($instruction(self.0, $($other.0),*), $instruction(self.1, $($other.1),*)) }
+            })*
+        };
+    }
+
+    impl Vector for Avx512 {
+        type Words = Avx512Words;
+
+        wide! {
+            add(other) = _mm512_add_ps;
+            sub(other) = _mm512_sub_ps;
+            mul(other) = _mm512_mul_ps;
+            div(other) = _mm512_div_ps;
+            sqrt() = _mm512_sqrt_ps;
+            fma(a, b) = _mm512_fmadd_ps;
+            max(other) = _mm512_max_ps;
+            min(other) = _mm512_min_ps;
+            scale(n) = _mm512_scalef_ps;
+        }
+
+        #[inline(always)]
+        fn splat(x: f32) -> Self {
+            // SAFETY: see `wide`.
+            Avx512(unsafe { _mm512_set1_ps(x) })
+        }
+
+        #[inline(always)]
+        fn load(from: &[f32; 16]) -> Self {
+            // SAFETY: see `wide`; 16 numbers are read from an array of 16.
+            Avx512(unsafe { _mm512_loadu_ps(from.as_ptr()) })
+        }
+
+        #[inline(always)]
+        fn store(self, to: &mut [f32; 16]) {
+            // SAFETY: see `wide`; 16 numbers are written to an array of 16.
+            unsafe { _mm512_storeu_ps(to.as_mut_ptr(), self.0) }
+        }
+
+        #[inline(always)]
+        fn select_below(self, other: Self, yes: Self, no: Self) -> Self {
+            // SAFETY: see `wide`.
+            Avx512(unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, other.0), no.0, yes.0) })
+        }
+    }
+
+    impl Words for Avx512Words {
+        type Floats = Avx512;
+
+        wide! {
+            add(other) = _mm512_add_epi32;
+            mul(other) = _mm512_mullo_epi32;
+            xor(other) = _mm512_xor_si512;
+        }
+
+        #[inline(always)]
+        fn count(start: u32) -> Self {
+            // SAFETY: see `wide`.
+            Self::splat(start)
+                .add(Avx512Words(unsafe { _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15) }))
+        }
+
+        #[inline(always)]
+        fn splat(x: u32) -> Self {
+            // SAFETY: see `wide`.
+            Avx512Words(unsafe { _mm512_set1_epi32(x as i32) })
+        }
+
+        #[inline(always)]
+        fn shift_right<const N: u32>(self) -> Self {
+            // SAFETY: see `wide`.
+            Avx512Words(unsafe { _mm512_srli_epi32::<N>(self.0) })
+        }
+
+        #[inline(always)]
+        fn select_reaches(self, other: Self, yes: Avx512, no: Avx512) -> Avx512 {
+            // SAFETY: see `wide`.
+            Avx512(unsafe { _mm512_mask_blend_ps(_mm512_cmpge_epu32_mask(self.0, other.0), no.0, yes.0) })
+        }
+    }
+
+    impl Vector for Avx2 {
+        type Words = Avx2Words;
+
+        halves! {
+            add(other) = _mm256_add_ps;
+            sub(other) = _mm256_sub_ps;
+            mul(other) = _mm256_mul_ps;
+            div(other) = _mm256_div_ps;
+            sqrt() = _mm256_sqrt_ps;
+            fma(a, b) = _mm256_fmadd_ps;
+            max(other) = _mm256_max_ps;
+            min(other) = _mm256_min_ps;
+        }
+
+        #[inline(always)]
+        fn splat(x: f32) -> Self {
+            // SAFETY: see `wide`.
+            let x = unsafe { _mm256_set1_ps(x) };
+            Avx2(x, x)
+        }
+
+        #[inline(always)]
+        fn load(from: &[f32; 16]) -> Self {
+            // SAFETY: see `wide`; 16 numbers are read from an array of 16.
+            unsafe { Avx2(_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))) }
+        }
+
+        #[inline(always)]
+        fn store(self, to: &mut [f32; 16]) {
+            // SAFETY: see `wide`; 16 numbers are written to an array of 16.
+            unsafe {
+                _mm256_storeu_ps(to.as_mut_ptr(), self.0);
+                _mm256_storeu_ps(to.as_mut_ptr().add(8), self.1);
+            }
+        }
+
+        #[inline(always)]
+        fn select_below(self, other: Self, yes: Self, no: Self) -> Self {
+            // SAFETY: see `wide`.
+            unsafe {
+                let (a, b) = (_mm256_cmp_ps::<_CMP_LT_OQ>(self.0, other.0), _mm256_cmp_ps::<_CMP_LT_OQ>(self.1, other.1));
+                Avx2(_mm256_blendv_ps(no.0, yes.0, a), _mm256_blendv_ps(no.1, yes.1, b))
+            }
+        }
+
+        #[inline(always)]
+        fn scale(self, n: Self) -> Self {
+            let half = |x: __m256, n: __m256| {
+                // SAFETY: see `wide`. In two factors, each of which is a normal number.
+                unsafe {
+                    let n = _mm256_cvtps_epi32(n);
+                    let first = _mm256_srai_epi32::<1>(n);
+                    let bias = _mm256_set1_epi32(127);
+                    let power = |n| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(n, bias)));
+                    _mm256_mul_ps(_mm256_mul_ps(x, power(first)), power(_mm256_sub_epi32(n, first)))
+                }
+            };
+            Avx2(half(self.0, n.0), half(self.1, n.1))
+        }
+    }
+
+    impl Words for Avx2Words {
+        type Floats = Avx2;
+
+        halves! {
+            add(other) = _mm256_add_epi32;
+            mul(other) = _mm256_mullo_epi32;
+            xor(other) = _mm256_xor_si256;
+        }
+
+        #[inline(always)]
+        fn count(start: u32) -> Self {
+            // SAFETY: see `wide`.
+            let order =
+                unsafe { Avx2Words(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15)) };
+            Self::splat(start).add(order)
+        }
+
+        #[inline(always)]
+        fn splat(x: u32) -> Self {
+            // SAFETY: see `wide`.
+            let x = unsafe { _mm256_set1_epi32(x as i32) };
+            Avx2Words(x, x)
+        }
+
+        #[inline(always)]
+        fn shift_right<const N: u32>(self) -> Self {
+            // SAFETY: see `wide`; N is below 32.
+            unsafe {
+                let count = _mm_cvtsi32_si128(N as i32);
+                Avx2Words(_mm256_srl_epi32(self.0, count), _mm256_srl_epi32(self.1, count))
+            }
+        }
+
+        #[inline(always)]
+        fn select_reaches(self, other: Self, yes: Avx2, no: Avx2) -> Avx2 {
+            let half = |a: __m256i, b: __m256i, yes: __m256, no: __m256| {
+                // SAFETY: see `wide`. a ≥ b where the greater of both is a.
+                unsafe { _mm256_blendv_ps(no, yes, _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_max_epu32(a, b), a))) }
+            };
+            Avx2(half(self.0, other.0, yes.0, no.0), half(self.1, other.1, yes.1, no.1))
+        }
+    }
+}

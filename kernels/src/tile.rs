@@ -1,0 +1,210 @@
+//! Operands of matrix products, cut into tiles of 16 lines (rows of the left matrix, columns of the right one) by 16 words along the sum. A word is
+//! one fp32 number, or two bf16 numbers that follow each other along the sum. Tiles at the edges are filled up with zeros.
+
+use crate::Isa;
+use crate::math::bf16;
+use crate::simd::{Plain, Vector};
+
+/// 16 × 16 words.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub struct Tile<T>(pub [T; 256]);
+
+impl<T> Tile<T> {
+    #[inline(always)]
+    pub fn row(&self, row: usize) -> &[T; 16] {
+        &self.0.as_chunks().0[row]
+    }
+
+    #[inline(always)]
+    pub fn row_mut(&mut self, row: usize) -> &mut [T; 16] {
+        &mut self.0.as_chunks_mut().0[row]
+    }
+}
+
+/// What the operands of products are rounded to; sums are in fp32 always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    Fp32,
+    /// 8 bits of mantissa, rounded to nearest, ties to even. Denormal numbers may count as zero.
+    Bf16,
+}
+
+impl Precision {
+    /// How many numbers along the sum a tile holds.
+    pub(crate) fn step(self) -> usize {
+        match self {
+            Precision::Fp32 => 16,
+            Precision::Bf16 => 32,
+        }
+    }
+}
+
+/// How a tile lies in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// `[line][word]`: the left matrix.
+    Left,
+    /// `[word][line]`: the right matrix.
+    Right,
+}
+
+/// Numbers that a tile is filled with: row after row, `stride` apart.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    pub data: &'a [f32],
+    pub stride: usize,
+    /// Whether rows are steps along the sum; lines otherwise.
+    pub along: bool,
+    /// Lines and steps along the sum that there are; the rest is zero.
+    pub lines: usize,
+    pub steps: usize,
+}
+
+/// Fills `tile`.
+#[inline]
+pub fn pack(isa: Isa, precision: Precision, order: Order, source: Source, tile: &mut Tile<u32>) {
+    let (lines, step) = (source.lines.min(16), source.steps.min(precision.step()));
+    if lines == 16 && step == precision.step() {
+        return pack_full(isa, precision, order, source, tile);
+    }
+    let mut edge = [0.0; 16 * 32];
+    let (rows, width, full) = if source.along { (step, lines, 16) } else { (lines, step, precision.step()) };
+    for row in 0..rows {
+        let (from, to) = (&source.data[row * source.stride..][..width], &mut edge[row * full..][..width]);
+        for (from, to) in from.chunks(16).zip(to.chunks_mut(16)) {
+            Plain::load_some(from).store_some(to);
+        }
+    }
+    pack_full(isa, precision, order, Source { data: &edge, stride: full, ..source }, tile);
+}
+
+/// Fills two tiles a step for 32 whole lines that lie in rows of `data`, line by line, which memory likes better than tile by tile. `false`:
+/// there is nothing better here.
+#[inline]
+pub fn pack_lines(isa: Isa, precision: Precision, data: &[f32], stride: usize, tiles: &mut [Tile<u32>]) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if precision == Precision::Bf16 && isa.has_bf16() {
+        for row in 0..32 {
+            let line = &data[row * stride..][..tiles.len() / 2 * 32];
+            // SAFETY: an `Isa` exists only for what the processor has.
+            unsafe { crate::avx512::pack_line(line, row, tiles) };
+        }
+        return true;
+    }
+    let _ = (isa, precision, data, stride, tiles);
+    false
+}
+
+fn pack_full(isa: Isa, precision: Precision, order: Order, source: Source, tile: &mut Tile<u32>) {
+    let (rows, width) = if source.along { (precision.step(), 16) } else { (16, precision.step()) };
+    let data = &source.data[..(rows - 1) * source.stride + width];
+    #[cfg(target_arch = "x86_64")]
+    {
+        use crate::avx512;
+        // Lines of words as they come from memory are transposed when the tile wants the other order.
+        let transposed = source.along == (order == Order::Left);
+        if isa.has_avx512() && (precision == Precision::Fp32 || isa.has_bf16()) {
+            // SAFETY: an `Isa` exists only for what the processor has; `data` holds `rows` rows of `width`, `stride` apart.
+            unsafe {
+                match (precision, source.along) {
+                    (Precision::Fp32, _) => avx512::pack_words(data, source.stride, transposed, tile),
+                    (Precision::Bf16, true) => avx512::pack_pairs_along(data, source.stride, transposed, tile),
+                    (Precision::Bf16, false) => avx512::pack_pairs(data, source.stride, transposed, tile),
+                }
+            }
+            return;
+        }
+    }
+    let _ = isa;
+    let number = |line: usize, step: usize| {
+        let (row, column) = if source.along { (step, line) } else { (line, step) };
+        data[row * source.stride + column]
+    };
+    for i in 0..16 {
+        for j in 0..16 {
+            let (line, word) = if order == Order::Left { (i, j) } else { (j, i) };
+            tile.0[i * 16 + j] = match precision {
+                Precision::Fp32 => number(line, word).to_bits(),
+                Precision::Bf16 => pair(number(line, 2 * word), number(line, 2 * word + 1)),
+            };
+        }
+    }
+}
+
+/// Makes a result of 32 × 32 an operand of the next product, `out` having two tiles a step. Of the left matrix, its rows are lines; of the right one,
+/// its columns are.
+pub fn repack(isa: Isa, precision: Precision, order: Order, [a, b, c, d]: &[Tile<f32>; 4], out: &mut [Tile<u32>]) {
+    match (precision, order) {
+        (Precision::Fp32, _) => {
+            let parts = if order == Order::Left { [a, c, b, d] } else { [a, b, c, d] };
+            for (part, out) in parts.into_iter().zip(out) {
+                part.0.iter().zip(&mut out.0).for_each(|(x, out)| *out = x.to_bits());
+            }
+        }
+        (Precision::Bf16, Order::Left) => {
+            pairs_beside(isa, a, b, &mut out[0]);
+            pairs_beside(isa, c, d, &mut out[1]);
+        }
+        (Precision::Bf16, Order::Right) => {
+            pairs_below(isa, a, c, &mut out[0]);
+            pairs_below(isa, b, d, &mut out[1]);
+        }
+    }
+}
+
+/// Rows of 32 numbers, two in a word, from a left and a right half.
+fn pairs_beside(isa: Isa, left: &Tile<f32>, right: &Tile<f32>, out: &mut Tile<u32>) {
+    #[cfg(target_arch = "x86_64")]
+    if isa.has_bf16() {
+        // SAFETY: an `Isa` exists only for what the processor has.
+        return unsafe { crate::avx512::pairs_beside(left, right, out) };
+    }
+    let _ = isa;
+    for row in 0..16 {
+        for word in 0..16 {
+            let half = if word < 8 { left } else { right }.row(row);
+            out.row_mut(row)[word] = pair(half[word % 8 * 2], half[word % 8 * 2 + 1]);
+        }
+    }
+}
+
+/// Columns of 32 numbers, two in a word, from an upper and a lower half.
+fn pairs_below(isa: Isa, upper: &Tile<f32>, lower: &Tile<f32>, out: &mut Tile<u32>) {
+    #[cfg(target_arch = "x86_64")]
+    if isa.has_bf16() {
+        // SAFETY: an `Isa` exists only for what the processor has.
+        return unsafe { crate::avx512::pairs_below(upper, lower, out) };
+    }
+    let _ = isa;
+    for word in 0..16 {
+        let half = if word < 8 { upper } else { lower };
+        let (first, second) = (half.row(word % 8 * 2), half.row(word % 8 * 2 + 1));
+        for (i, out) in out.row_mut(word).iter_mut().enumerate() {
+            *out = pair(first[i], second[i]);
+        }
+    }
+}
+
+/// The word of two numbers that follow each other along the sum.
+fn pair(first: f32, second: f32) -> u32 {
+    u32::from(bf16(first)) | u32::from(bf16(second)) << 16
+}
+
+/// Rows become columns.
+pub fn transpose(isa: Isa, tile: &Tile<f32>) -> Tile<f32> {
+    let mut out = Tile([0.0; 256]);
+    #[cfg(target_arch = "x86_64")]
+    if isa.has_avx512() {
+        // SAFETY: an `Isa` exists only for what the processor has.
+        unsafe { crate::avx512::transpose_tile(tile, &mut out) };
+        return out;
+    }
+    let _ = isa;
+    for i in 0..16 {
+        for j in 0..16 {
+            out.0[j * 16 + i] = tile.0[i * 16 + j];
+        }
+    }
+    out
+}

@@ -1,0 +1,72 @@
+//! Layer normalization of a sum, and the gradient of layer normalization.
+
+use ort::operator::{BoxedKernel, ComputeContext, KernelContext};
+use retune_kernels::norm::{self, Inputs, LayerNorm, Outputs};
+
+use super::tensors::{floats, input, output, wrong};
+use super::{Definition, Input, Threads};
+
+/// Two summands, scale and bias; what comes out, the sum, its means and the inverses of its standard deviations.
+pub const ADD: Definition = Definition {
+    name: "AddLayerNormalization",
+    inputs: &[Input::Floats, Input::Floats, Input::Floats, Input::Floats],
+    outputs: 4,
+    kernel: add,
+};
+
+/// What was normalised, scale, means, inverses of standard deviations and the gradient of what came out; the gradients of what was
+/// normalised, of the scale and of the bias.
+pub const BACKWARD: Definition = Definition {
+    name: "LayerNormalizationGrad",
+    inputs: &[Input::Floats, Input::Floats, Input::Floats, Input::Floats, Input::Floats],
+    outputs: 3,
+    kernel: backward,
+};
+
+/// The number of rows of width `width` that `data` has.
+fn rows(data: &[f32], width: usize) -> ort::Result<usize> {
+    if width > 0 && data.len().is_multiple_of(width) { Ok(data.len() / width) } else { Err(wrong("the width does not fit")) }
+}
+
+fn add(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
+    let epsilon = context.get::<f32>("epsilon").ok_or_else(|| wrong("`epsilon` is missing"))?;
+    Ok(Box::new(move |context: &ComputeContext| {
+        let inputs = [input(context, 0)?, input(context, 1)?, input(context, 2)?, input(context, 3)?];
+        let [(shape, a), (_, b), (_, weight), (_, bias)] =
+            [floats(&inputs[0])?, floats(&inputs[1])?, floats(&inputs[2])?, floats(&inputs[3])?];
+        let count = rows(a, weight.len())?;
+        if a.len() != b.len() || bias.len() != weight.len() {
+            return Err(wrong("summands, scale and bias do not fit each other"));
+        }
+        let (mut y, mut sum) = (output(context, 0, &shape)?, output(context, 1, &shape)?);
+        let (mut mean, mut inverse) = (output(context, 2, &[count, 1])?, output(context, 3, &[count, 1])?);
+        let outputs = Outputs {
+            y: y.try_extract_tensor_mut::<f32>()?.1,
+            sum: Some(sum.try_extract_tensor_mut::<f32>()?.1),
+            mean: mean.try_extract_tensor_mut::<f32>()?.1,
+            inverse: inverse.try_extract_tensor_mut::<f32>()?.1,
+        };
+        norm::forward(&Threads(context), &LayerNorm { weight, bias: Some(bias), epsilon }, a, Some(b), outputs);
+        Ok(())
+    }))
+}
+
+fn backward(_: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
+    Ok(Box::new(|context: &ComputeContext| {
+        let inputs = [input(context, 0)?, input(context, 1)?, input(context, 2)?, input(context, 3)?, input(context, 4)?];
+        let [(shape, x), (_, weight), (_, mean), (_, inverse)] =
+            [floats(&inputs[0])?, floats(&inputs[1])?, floats(&inputs[2])?, floats(&inputs[3])?];
+        let dy = floats(&inputs[4])?.1;
+        let count = rows(x, weight.len())?;
+        if dy.len() != x.len() || mean.len() != count || inverse.len() != count {
+            return Err(wrong("gradient and statistics do not fit what was normalised"));
+        }
+        let width = weight.len();
+        let (mut dx, mut dweight, mut dbias) =
+            (output(context, 0, &shape)?, output(context, 1, &[width])?, output(context, 2, &[width])?);
+        let (dx, dweight) = (dx.try_extract_tensor_mut::<f32>()?.1, dweight.try_extract_tensor_mut::<f32>()?.1);
+        let dbias = dbias.try_extract_tensor_mut::<f32>()?.1;
+        norm::backward(&Threads(context), &Inputs { x, mean, inverse, weight }, dy, dx, dweight, Some(dbias));
+        Ok(())
+    }))
+}

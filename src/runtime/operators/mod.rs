@@ -1,0 +1,110 @@
+//! retune's own operators, for the processor: kernels of the crate `retune-kernels`, made known to ONNX Runtime as the operator
+//! domain `retune`. To add one: a file here with its [`Definition`], a line in [`ALL`], and the method and rule that build it in
+//! a graph (`onnx/ops/own.rs`).
+
+mod attention;
+mod dropout;
+mod gelu;
+mod gemm;
+mod layer_norm;
+mod tensors;
+
+use std::sync::Arc;
+
+use anyhow::{Result, anyhow};
+use ort::operator::{BoxedKernel, ComputeContext, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput};
+use ort::value::TensorElementType;
+use retune_kernels::Pool;
+
+use crate::onnx::proto::OWN;
+
+const ALL: &[Definition] = &[
+    attention::FORWARD,
+    attention::BACKWARD,
+    dropout::DROPOUT,
+    gelu::FORWARD,
+    gelu::BACKWARD,
+    gemm::GEMM,
+    gemm::WEIGHT_GRADIENT,
+    layer_norm::ADD,
+    layer_norm::BACKWARD,
+];
+
+/// An operator: its signature and the function that makes its kernel from a node's attributes.
+#[derive(Clone, Copy)]
+struct Definition {
+    name: &'static str,
+    inputs: &'static [Input],
+    /// The number of outputs, all of them floats.
+    outputs: usize,
+    kernel: fn(&KernelContext) -> ort::Result<BoxedKernel<'static>>,
+}
+
+/// The type of an input.
+#[derive(Clone, Copy)]
+enum Input {
+    Floats,
+    OptionalFloats,
+    Integers,
+}
+
+impl Operator for Definition {
+    type Kernel<'attr> = BoxedKernel<'attr>;
+
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn versions(&self) -> std::ops::RangeInclusive<u32> {
+        1..=1
+    }
+
+    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
+        self.inputs.iter().map(|input| match input {
+            Input::Floats => OperatorInput::required(TensorElementType::Float32),
+            Input::OptionalFloats => OperatorInput::optional(TensorElementType::Float32),
+            Input::Integers => OperatorInput::required(TensorElementType::Int64),
+        })
+    }
+
+    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
+        (0..self.outputs).map(|_| OperatorOutput::required(TensorElementType::Float32))
+    }
+
+    fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
+        (self.kernel)(context)
+    }
+}
+
+/// The domain with all operators, for one session.
+///
+/// # Errors
+/// ONNX Runtime refuses one.
+pub(super) fn domain() -> Result<Arc<OperatorDomain>> {
+    let fail = |e: ort::Error| anyhow!("ONNX Runtime refuses retune's operators: {e}");
+    let mut domain = OperatorDomain::new(OWN).map_err(fail)?;
+    for definition in ALL {
+        domain = domain.add(*definition).map_err(fail)?;
+    }
+    #[expect(clippy::arc_with_non_send_sync, reason = "what ort's session builder wants")]
+    Ok(Arc::new(domain))
+}
+
+/// ONNX Runtime's own threads, for the kernels.
+struct Threads<'a>(&'a ComputeContext);
+
+// SAFETY: kernels call `run` from the thread that ONNX Runtime computes the node on; tasks, which run on others, never see the context.
+unsafe impl Sync for Threads<'_> {}
+
+impl Pool for Threads<'_> {
+    fn threads(&self) -> usize {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    }
+
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        // Fails only when the context is not ONNX Runtime's.
+        if self.0.par_for(tasks, tasks, task).is_err() {
+            (0..tasks).for_each(task);
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Inputs and outputs of a node as slices.
+
+use ort::operator::ComputeContext;
+use ort::value::ValueRef;
+
+/// An error of an operator, for ONNX Runtime.
+pub fn wrong(message: impl Into<String>) -> ort::Error {
+    ort::Error::new(message)
+}
+
+/// Input `index`, which must be there.
+pub fn input(context: &ComputeContext, index: usize) -> ort::Result<ValueRef<'_>> {
+    context.input(index)?.ok_or_else(|| wrong(format!("input {index} is missing")))
+}
+
+/// Shape and elements of a float input.
+pub fn floats<'v>(value: &'v ValueRef<'_>) -> ort::Result<(Vec<usize>, &'v [f32])> {
+    let (shape, data) = value.try_extract_tensor::<f32>()?;
+    Ok((shape.iter().map(|&d| d.max(0) as usize).collect(), data))
+}
+
+/// The elements of an integer input.
+pub fn integers<'v>(value: &'v ValueRef<'_>) -> ort::Result<&'v [i64]> {
+    Ok(value.try_extract_tensor::<i64>()?.1)
+}
+
+/// Rows and columns of a float matrix, and its elements.
+pub fn matrix<'v>(value: &'v ValueRef<'_>) -> ort::Result<(usize, usize, &'v [f32])> {
+    let (shape, data) = floats(value)?;
+    match shape[..] {
+        [rows, columns] => Ok((rows, columns, data)),
+        _ => Err(wrong(format!("a matrix is wanted, not {shape:?}"))),
+    }
+}
+
+/// Lets `fill` write output `index`.
+pub fn write(context: &ComputeContext, index: usize, shape: &[usize], fill: impl FnOnce(&mut [f32])) -> ort::Result<()> {
+    let mut value = output(context, index, shape)?;
+    fill(value.try_extract_tensor_mut::<f32>()?.1);
+    Ok(())
+}
+
+/// Output `index`, allocated.
+pub fn output<'c>(context: &'c ComputeContext, index: usize, shape: &[usize]) -> ort::Result<ort::value::ValueRefMut<'c>> {
+    context.output(index, shape.to_vec())?.ok_or_else(|| wrong(format!("output {index} is missing")))
+}
