@@ -56,6 +56,16 @@ impl Precision {
         }
     }
 
+    /// How `device` multiplies: `fp32`, `bf16` or `fp16`.
+    pub fn name(self, device: &Device) -> &'static str {
+        match (self, device) {
+            (Precision::Fp16, Device::Cuda { .. }) => "fp16",
+            (Precision::Bf16, Device::Cuda { .. }) => "bf16",
+            (_, Device::Cpu) if self.is_bf16() => "bf16",
+            _ => "fp32",
+        }
+    }
+
     /// The operators that compute so on `device`.
     pub fn operators(self, device: &Device) -> Operators {
         match device {
