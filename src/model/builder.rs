@@ -116,9 +116,7 @@ impl<'g> Builder<'g> {
 
     /// Layer normalization over the last dimension with `name.weight` and `name.bias`.
     pub fn layer_norm(&self, name: &str, x: Value, epsilon: f32) -> Value {
-        let size = [self.g.last(x)];
-        let weight = self.weight(&format!("{name}.weight"), &size);
-        let bias = self.weight(&format!("{name}.bias"), &size);
+        let (weight, bias) = self.scale_and_shift(name, x);
         self.g.layer_norm(x, weight, bias, epsilon)
     }
 
@@ -169,14 +167,20 @@ impl<'g> Builder<'g> {
 
     /// Layer normalization of `a + b`.
     pub fn add_layer_norm(&self, name: &str, a: Value, b: Value, epsilon: f32) -> Value {
-        let size = [self.g.last(a)];
-        let weight = self.weight(&format!("{name}.weight"), &size);
-        let bias = self.weight(&format!("{name}.bias"), &size);
+        let (weight, bias) = self.scale_and_shift(name, a);
         self.g.add_layer_norm(a, b, weight, bias, epsilon)
+    }
+
+    /// What a layer normalization of values like `x` multiplies by and adds: `name.weight` and `name.bias`.
+    fn scale_and_shift(&self, name: &str, x: Value) -> (Value, Value) {
+        let size = [self.g.last(x)];
+        (self.weight(&format!("{name}.weight"), &size), self.weight(&format!("{name}.bias"), &size))
     }
 
     /// Scaled dot-product attention of all heads, within each text; all values `[tokens, heads · width]`.
     pub fn attention(&self, query: Value, key: Value, value: Value, how: &Attention) -> Value {
-        self.layout.attention(self.g, [query, key, value], how, self.left_out(how.dropout))
+        let Attention { heads, scale, window, bias, dropout } = *how;
+        let how = onnx::Attention { heads, scale, window, bias, dropout: self.left_out(dropout) };
+        self.layout.attention(self.g, [query, key, value], &how)
     }
 }

@@ -146,19 +146,16 @@ impl Layout {
         }
     }
 
-    /// Scaled dot-product attention of all heads, within each text; all values `[tokens, heads · width]`.
-    /// `inputs` are queries, keys and values, and a share of the probabilities is left out as `dropout` says.
-    pub fn attention(&self, g: &Graph, inputs: [Value; 3], how: &Attention, dropout: Option<onnx::Dropout>) -> Value {
+    /// Scaled dot-product attention of all heads, within each text; all values `[tokens, heads · width]`. `inputs` are queries, keys and
+    /// values.
+    pub fn attention(&self, g: &Graph, inputs: [Value; 3], how: &onnx::Attention) -> Value {
         match self.kind {
-            Kind::Packed { starts, .. } if g.own() => {
-                let Attention { heads, scale, window, bias, .. } = *how;
-                g.attention(inputs, starts, &onnx::Attention { heads, scale, window, bias, dropout })
-            }
-            _ => self.padded_attention(g, inputs, how, dropout),
+            Kind::Packed { starts, .. } if g.own() => g.attention(inputs, starts, how),
+            _ => self.padded_attention(g, inputs, how),
         }
     }
 
-    fn padded_attention(&self, g: &Graph, inputs: [Value; 3], how: &Attention, dropout: Option<onnx::Dropout>) -> Value {
+    fn padded_attention(&self, g: &Graph, inputs: [Value; 3], how: &onnx::Attention) -> Value {
         let hidden = g.last(inputs[0]);
         let width = hidden / how.heads.max(1);
         let split = |x: Value| {
@@ -170,7 +167,7 @@ impl Layout {
         let scores = how.window.map_or(scores, |window| g.add(scores, window_bias(g, window)));
         let scores = how.bias.map_or(scores, |bias| g.add(scores, bias));
         let probabilities = g.softmax(scores);
-        let probabilities = dropout.map_or(probabilities, |how| g.dropout(probabilities, how));
+        let probabilities = how.dropout.map_or(probabilities, |dropout| g.dropout(probabilities, dropout));
         let attended = g.matmul(probabilities, value, false, false, 1.0);
         let merged = g.reshape(g.transpose(attended, &[0, 2, 1, 3]), shape!["rows", "seq", hidden]);
         self.collect(g, merged, hidden)

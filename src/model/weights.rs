@@ -9,6 +9,7 @@ use safetensors::{SafeTensors, serialize};
 
 use super::config::ModelError;
 use super::imported;
+use crate::onnx::{bfloat16, binary16};
 
 /// The weights of a model as 32-bit floats, in the order of the files.
 ///
@@ -208,22 +209,10 @@ fn floats(view: &TensorView) -> Option<Vec<f32>> {
     let pairs = || data.as_chunks::<2>().0.iter();
     Some(match view.dtype() {
         Dtype::F32 => data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-        Dtype::BF16 => pairs().map(|b| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16)).collect(),
-        Dtype::F16 => pairs().map(|b| half(u16::from_le_bytes(*b))).collect(),
+        Dtype::BF16 => pairs().map(|b| bfloat16(u16::from_le_bytes(*b))).collect(),
+        Dtype::F16 => pairs().map(|b| binary16(u16::from_le_bytes(*b))).collect(),
         _ => return None,
     })
-}
-
-/// A 16-bit float (IEEE 754 binary16) as a 32-bit one.
-fn half(bits: u16) -> f32 {
-    let (sign, exponent, fraction) = (bits >> 15, (bits >> 10) & 0x1f, f32::from(bits & 0x3ff));
-    let magnitude = match exponent {
-        0 => fraction * 2f32.powi(-24),
-        0x1f if fraction == 0.0 => f32::INFINITY,
-        0x1f => f32::NAN,
-        e => (1.0 + fraction / 1024.0) * 2f32.powi(i32::from(e) - 15),
-    };
-    if sign == 1 { -magnitude } else { magnitude }
 }
 
 #[cfg(test)]
@@ -299,14 +288,5 @@ mod tests {
         nan.insert("a.weight", &[1], vec![f32::NAN]);
         nan.write(&path).unwrap();
         assert!(Weights::read(&path).unwrap_err().to_string().contains("tensor `a.weight` has NaN at element 0"));
-    }
-
-    #[test]
-    fn half_precision() {
-        for (bits, value) in [(0x3c00, 1.0), (0xc000, -2.0), (0x3555, 0.333_251_95), (0x0001, 5.960_464_5e-8), (0x7bff, 65504.0)]
-        {
-            assert_eq!(half(bits), value);
-        }
-        assert!(half(0x7e00).is_nan() && half(0x7c00).is_infinite());
     }
 }

@@ -7,6 +7,7 @@ pub mod graph;
 mod half;
 pub mod import;
 mod memory;
+mod narrow;
 mod ops;
 pub use ops::own::{Attention, Dropout};
 pub mod proto;
@@ -15,6 +16,7 @@ pub mod shape;
 pub use differentiate::{Gradient, differentiate};
 pub use graph::{Graph, GraphError, Operators, Value};
 pub use half::lower;
+pub use narrow::{bfloat16, binary16};
 pub use shape::{DataType, Dim, Shape};
 
 #[cfg(test)]

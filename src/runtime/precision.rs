@@ -58,11 +58,11 @@ impl Precision {
 
     /// How `device` multiplies: `fp32`, `bf16` or `fp16`.
     pub fn name(self, device: &Device) -> &'static str {
-        match (self, device) {
-            (Precision::Fp16, Device::Cuda { .. }) => "fp16",
-            (Precision::Bf16, Device::Cuda { .. }) => "bf16",
-            (_, Device::Cpu) if self.is_bf16() => "bf16",
-            _ => "fp32",
+        match self.half(device) {
+            Some(DataType::F16) => "fp16",
+            Some(_) => "bf16",
+            None if self.operators(device) == (Operators::Own { bf16: true }) => "bf16",
+            None => "fp32",
         }
     }
 

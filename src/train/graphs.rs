@@ -79,6 +79,11 @@ impl Shared {
         sentence(g, &self.directory, self.targets.as_ref(), self.dropout)
     }
 
+    /// Those of a graph's `parameters` that are trained.
+    fn trained<'a>(&self, parameters: &'a [Parameter]) -> Vec<&'a Parameter> {
+        parameters.iter().zip(&self.weights).filter(|(_, weight)| weight.is_trained).map(|(parameter, _)| parameter).collect()
+    }
+
     fn open(&mut self, g: &Graph, free: Vec<String>) -> Result<Trainable> {
         Trainable::open(&g.to_model()?, &self.values, &mut self.buffers, free, &self.runtime)
     }
@@ -111,8 +116,7 @@ pub struct Differentiated {
 impl Differentiated {
     /// Differentiates `value` and hands the graph to ONNX Runtime. Products of the nodes `exact` stay in single precision.
     fn open(g: &Graph, value: Value, exact: Range<usize>, parameters: &[Parameter], shared: &mut Shared) -> Result<Self> {
-        let trained: Vec<&Parameter> =
-            parameters.iter().zip(&shared.weights).filter(|(_, weight)| weight.is_trained).map(|(p, _)| p).collect();
+        let trained = shared.trained(parameters);
         let scaled =
             if shared.half == Some(DataType::F16) { g.mul(value, g.input(LOSS_SCALE, DataType::F32, Vec::new())) } else { value };
         let gradients = differentiate(g, scaled, &trained.iter().map(|p| p.value).collect::<Vec<_>>())?;
@@ -193,12 +197,19 @@ impl Differentiated {
 
 /// From tokens to the gradients of a loss in one graph.
 pub fn whole(task: &Task, shared: &mut Shared) -> Result<Differentiated> {
+    let (g, parameters, value, of_loss) = with_loss(task, shared)?;
+    Differentiated::open(&g, value, of_loss, &parameters, shared)
+}
+
+/// From tokens to a loss: the graph, the weights it asks for, the loss, and the nodes that it adds to the encoder's.
+fn with_loss(task: &Task, shared: &Shared) -> Result<(Graph, Vec<Parameter>, Value, Range<usize>)> {
     let g = shared.graph();
     let sentence = shared.sentence(&g)?;
     let encoder = g.count();
     let columns = sentence::columns(&g, sentence.embeddings, task.columns);
     let value = loss(&g, task, columns)?;
-    Differentiated::open(&g, value, encoder..g.count(), &sentence.parameters, shared)
+    let of_loss = encoder..g.count();
+    Ok((g, sentence.parameters, value, of_loss))
 }
 
 /// How much there is in a batch.
@@ -239,12 +250,8 @@ pub fn peak(task: &Task, shared: &Shared, size: &Size) -> Result<u64> {
 
 /// The graph of [`whole`] that nothing runs.
 pub fn outline(task: &Task, shared: &Shared) -> Result<Graph> {
-    let g = shared.graph();
-    let sentence = shared.sentence(&g)?;
-    let columns = sentence::columns(&g, sentence.embeddings, task.columns);
-    let value = loss(&g, task, columns)?;
-    let weights = sentence.parameters.iter().zip(&shared.weights);
-    let trained: Vec<Value> = weights.filter(|(_, weight)| weight.is_trained).map(|(p, _)| p.value).collect();
+    let (g, parameters, value, _) = with_loss(task, shared)?;
+    let trained: Vec<Value> = shared.trained(&parameters).into_iter().map(|p| p.value).collect();
     for gradient in differentiate(&g, value, &trained)? {
         match gradient {
             onnx::Gradient::Dense(value) => g.output("gradient", value),

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use rayon::prelude::*;
+use retune_kernels::adamw::{Factors, squares, update};
+use retune_kernels::{Isa, Pool};
 
 /// Settings of AdamW.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -103,10 +105,7 @@ impl Gradient<'_> {
             Gradient::Dense(data) => data,
             Gradient::Rows(rows) => rows.data.as_slice(),
         };
-        // In fixed blocks, so that the sum does not depend on the number of threads.
-        let blocks: Vec<f64> =
-            data.par_chunks(1 << 14).map(|c| c.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>()).collect();
-        blocks.iter().sum()
+        squares(&Rayon, data)
     }
 
     /// All elements of the gradient of a weight of `size` elements.
@@ -114,14 +113,7 @@ impl Gradient<'_> {
     pub fn to_dense(&self, size: usize) -> Vec<f32> {
         match self {
             Gradient::Dense(data) => data.to_vec(),
-            Gradient::Rows(rows) => {
-                let mut dense = vec![0.0; size];
-                for (entry, at) in &rows.index {
-                    let row = &rows.data[at * rows.width..(at + 1) * rows.width];
-                    dense[entry * rows.width..(entry + 1) * rows.width].copy_from_slice(row);
-                }
-                dense
-            }
+            Gradient::Rows(rows) => rows.dense(size),
         }
     }
 
@@ -211,20 +203,17 @@ pub struct Optimizer {
     steps: i32,
 }
 
-/// The factors of one step, the same for every element.
-#[derive(Clone, Copy)]
-struct Factors {
-    keep: f32,
-    clip: f32,
-    beta2: f32,
-    /// 1 − beta, subtracted in double precision: in single precision 1 − 0.999 is off by 1e-5.
-    rest1: f32,
-    rest2: f32,
-    /// lr / (1 − beta1^t)
-    rate: f32,
-    /// 1 / √(1 − beta2^t)
-    scale: f32,
-    epsilon: f32,
+/// Rayon's threads, for the kernels.
+struct Rayon;
+
+impl Pool for Rayon {
+    fn threads(&self) -> usize {
+        rayon::current_num_threads()
+    }
+
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        (0..tasks).into_par_iter().for_each(task);
+    }
 }
 
 impl Optimizer {
@@ -284,27 +273,17 @@ impl Moments {
         let rows = (1usize << 14).div_ceil(self.width);
         let block = rows * self.width;
         let parts = weight.par_chunks_mut(block).zip(self.first.par_chunks_mut(block)).zip(self.second.par_chunks_mut(block));
-        let width = self.width;
+        let (width, isa) = (self.width, Isa::best());
         parts.enumerate().for_each(|(i, ((w, m), v))| match gradient {
-            Gradient::Dense(g) => update(factors, w, m, v, &g[i * block..i * block + m.len()]),
+            Gradient::Dense(g) => update(isa, factors, w, m, v, &g[i * block..i * block + m.len()]),
             Gradient::Rows(table) => {
                 let zeros = vec![0.0; width];
                 let lines = w.chunks_mut(width).zip(m.chunks_mut(width)).zip(v.chunks_mut(width));
                 for (r, ((w, m), v)) in lines.enumerate() {
-                    update(factors, w, m, v, table.row(i * rows + r).unwrap_or(&zeros));
+                    update(isa, factors, w, m, v, table.row(i * rows + r).unwrap_or(&zeros));
                 }
             }
         });
-    }
-}
-
-/// The step of elements side by side. The decay comes first and the moments are corrected for their start at 0, as in PyTorch.
-fn update(f: Factors, weight: &mut [f32], first: &mut [f32], second: &mut [f32], gradient: &[f32]) {
-    for (((w, m), v), g) in weight.iter_mut().zip(first).zip(second).zip(gradient) {
-        let g = g * f.clip;
-        *m += (g - *m) * f.rest1;
-        *v = *v * f.beta2 + g * g * f.rest2;
-        *w = *w * f.keep - f.rate * *m / (v.sqrt() * f.scale + f.epsilon);
     }
 }
 

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::data::{Batch, Data, DataSet, Sampling};
-use super::loss::Loss;
 use super::optimizer::{AdamW, Gradient, Optimizer, Treatment, clip_factor, decays, norm};
 use super::sampling::Mixing;
 use super::schedule::linear;
@@ -34,6 +33,9 @@ struct Case {
     steps: Vec<Expected>,
     probe_texts: Vec<String>,
     probe_embeddings_after: Vec<Vec<f32>>,
+    /// Whether norms and embeddings are those of double precision.
+    #[serde(default)]
+    is_exact: bool,
 }
 
 #[derive(Deserialize)]
@@ -68,6 +70,7 @@ fn case(name: &str) -> Case {
     let mut case = cases().into_iter().find(|c| c.name == name).unwrap();
     let exact: Exact = serde_json::from_str(include_str!("../../tests/fixtures/training_f64.json")).unwrap();
     if exact.name == name {
+        case.is_exact = true;
         case.probe_embeddings_after = exact.probe_embeddings_after;
         for (step, exact) in case.steps.iter_mut().zip(exact.steps) {
             step.grad_norm_before_clipping = exact.grad_norm_before_clipping;
@@ -96,16 +99,21 @@ fn relative(found: f64, expected: f64) -> f64 {
     if found == expected { 0.0 } else { (found - expected).abs() / expected.abs() }
 }
 
-/// Six steps with the reference's batches and settings.
-fn follow(name: &str, loss: &str) {
-    let loss: Loss = serde_json::from_str(loss).unwrap();
-    let case = case(name);
+/// MiniLM, and data of `rows` that are learnt by `loss`.
+fn prepared(rows: Vec<(usize, Example)>, loss: &str, batch_size: usize) -> (ModelDirectory, Weights, Data) {
     let directory = ModelDirectory::open(&minilm()).unwrap();
     let initial = Weights::read(&directory.weights()).unwrap();
     let tokenizer = Tokenizer::open(&directory.path, directory.max_seq_length).unwrap();
-    let set = DataSet { name: name.to_owned(), rows: case.rows(), loss };
-    let sampling = Sampling { batch_size: 8, sampler: None, mixing: Mixing::default() };
+    let set = DataSet { name: "rows".into(), rows, loss: serde_json::from_str(loss).unwrap() };
+    let sampling = Sampling { batch_size, sampler: None, mixing: Mixing::default() };
     let data = Data::new(&[set], &tokenizer, &directory.prompts, sampling).unwrap();
+    (directory, initial, data)
+}
+
+/// Six steps with the reference's batches and settings.
+fn follow(name: &str, loss: &str) {
+    let case = case(name);
+    let (directory, initial, data) = prepared(case.rows(), loss, 8);
     let mut step =
         Step::new(&directory, &initial, &data.tasks(), &Choice { precision: Precision::Fp32, ..Choice::default() }, &downloads())
             .unwrap();
@@ -127,10 +135,12 @@ fn follow(name: &str, loss: &str) {
                 (total, norms)
             })
             .unwrap();
+        let total_off = relative(total, expected.grad_norm_before_clipping);
+        worst_norm = worst_norm.max(total_off);
         // What single precision leaves of the small differences that add up to a norm near 0.
-        let allowed = (1e-3 * expected.grad_norm_before_clipping).max(5e-6);
+        let floor = if case.is_exact { 5e-6 / expected.grad_norm_before_clipping } else { 0.0 };
         assert!(
-            (total - expected.grad_norm_before_clipping).abs() <= allowed,
+            total_off <= floor.max(1e-3),
             "{name}, step {number}: gradient norm {total} instead of {}",
             expected.grad_norm_before_clipping
         );
@@ -161,12 +171,7 @@ fn follow(name: &str, loss: &str) {
 /// Six steps with weights, gradients and moments on each device there is: one step copies a batch in, and loss and norm out.
 fn follow_on_devices(name: &str, loss: &str, mini_batch_tokens: usize, half: Option<DataType>) {
     let case = case(name);
-    let directory = ModelDirectory::open(&minilm()).unwrap();
-    let initial = Weights::read(&directory.weights()).unwrap();
-    let tokenizer = Tokenizer::open(&directory.path, directory.max_seq_length).unwrap();
-    let set = DataSet { name: name.to_owned(), rows: case.rows(), loss: serde_json::from_str(loss).unwrap() };
-    let sampling = Sampling { batch_size: 8, sampler: None, mixing: Mixing::default() };
-    let data = Data::new(&[set], &tokenizer, &directory.prompts, sampling).unwrap();
+    let (directory, initial, data) = prepared(case.rows(), loss, 8);
     for runtime in devices() {
         let choice = Choice { mini_batch_tokens, precision: Precision::Fp32, ..Choice::default() };
         let mut step = Step::new(&directory, &initial, &data.tasks(), &choice, &runtime).unwrap();
@@ -292,7 +297,7 @@ fn every_case_is_followed() {
     }
 }
 
-/// SciFact-like rows of texts of uneven length: pairs without labels.
+/// Pairs without labels, texts of uneven length.
 fn pairs(rows: usize) -> Vec<(usize, Example)> {
     let reference = case("mnrl_pairs_scale20");
     let text = |column: usize, i: usize| format!("{} {i}", reference.columns[column][i % reference.columns[column].len()]);
@@ -305,12 +310,7 @@ fn parts_of_a_batch_give_the_gradients_of_the_whole() {
     for loss in [r#"{"name": "mnrl"}"#, r#"{"name": "matryoshka", "loss": {"name": "gist", "guide": "self"}, "dims": [384, 64]}"#]
     {
         let run = |mini_batch_tokens: usize| {
-            let directory = ModelDirectory::open(&minilm()).unwrap();
-            let initial = Weights::read(&directory.weights()).unwrap();
-            let tokenizer = Tokenizer::open(&directory.path, directory.max_seq_length).unwrap();
-            let set = DataSet { name: "pairs".into(), rows: pairs(24), loss: serde_json::from_str(loss).unwrap() };
-            let sampling = Sampling { batch_size: 24, sampler: None, mixing: Mixing::default() };
-            let data = Data::new(&[set], &tokenizer, &directory.prompts, sampling).unwrap();
+            let (directory, initial, data) = prepared(pairs(24), loss, 24);
             let choice = Choice { mini_batch_tokens, precision: Precision::Fp32, ..Choice::default() };
             let mut step = Step::new(&directory, &initial, &data.tasks(), &choice, &downloads()).unwrap();
             let names: Vec<String> = step.parameters().map(|(name, _)| name.to_owned()).collect();
@@ -336,7 +336,8 @@ fn parts_of_a_batch_give_the_gradients_of_the_whole() {
         for ((name, expected), found) in names.iter().zip(&expected).zip(&found) {
             let difference: Vec<f32> = expected.iter().zip(found).map(|(a, b)| a - b).collect();
             // The gradients of key biases are rounding errors of 0, in the measure of the others.
-            let off = length(&difference) / length(expected).max(1e-3 * largest);
+            let floor = if name.ends_with("key.bias") { 1e-3 * largest } else { 1e-4 };
+            let off = length(&difference) / length(expected).max(floor);
             assert!(off <= 1e-5, "{loss}: the gradient of `{name}` is off by {off:.1e}");
             worst = worst.max(off);
         }
@@ -357,12 +358,7 @@ fn peak() -> usize {
 #[test]
 #[ignore = "measures memory, so it must run alone, and takes a minute"]
 fn a_batch_of_a_thousand_pairs_needs_the_memory_of_a_part() {
-    let directory = ModelDirectory::open(&minilm()).unwrap();
-    let initial = Weights::read(&directory.weights()).unwrap();
-    let tokenizer = Tokenizer::open(&directory.path, directory.max_seq_length).unwrap();
-    let set = DataSet { name: "pairs".into(), rows: pairs(1024), loss: serde_json::from_str(r#"{"name": "mnrl"}"#).unwrap() };
-    let sampling = Sampling { batch_size: 1024, sampler: None, mixing: Mixing::default() };
-    let data = Data::new(&[set], &tokenizer, &directory.prompts, sampling).unwrap();
+    let (directory, initial, data) = prepared(pairs(1024), r#"{"name": "mnrl"}"#, 1024);
     let choice = Choice { mini_batch_tokens: 2048, precision: Precision::Fp32, ..Choice::default() };
     let mut step = Step::new(&directory, &initial, &data.tasks(), &choice, &downloads()).unwrap();
     let mut peaks = Vec::new();

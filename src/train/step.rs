@@ -273,8 +273,7 @@ impl Step {
     /// The nodes of the graph of data set `set`.
     #[cfg(test)]
     pub fn nodes(&self, set: usize) -> Result<usize> {
-        let task = self.task_of.get(set).and_then(|&task| self.tasks.get(task)).context("the task of a data set is not there")?;
-        Ok(graphs::outline(&task.task, &self.shared)?.count())
+        Ok(graphs::outline(self.task(set)?, &self.shared)?.count())
     }
 
     /// The bytes that the values of a batch of data set `set` take at most, when it goes through the model as a whole.
@@ -282,8 +281,13 @@ impl Step {
     /// # Errors
     /// There is no such data set, or its graph cannot be built.
     pub fn peak(&self, set: usize, size: &Size) -> Result<u64> {
-        let task = self.task_of.get(set).and_then(|&task| self.tasks.get(task)).context("the task of a data set is not there")?;
-        graphs::peak(&task.task, &self.shared, size)
+        graphs::peak(self.task(set)?, &self.shared, size)
+    }
+
+    /// What data set `set` is learnt by.
+    fn task(&self, set: usize) -> Result<&Task> {
+        let graphs = self.task_of.get(set).and_then(|&task| self.tasks.get(task));
+        graphs.map(|graphs| &graphs.task).context("the task of a data set is not there")
     }
 
     /// The model's `weights` with those in training replaced by `values`, in the order of [`Step::parameters`], and adapters merged.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path};
 
+use super::super::narrow::{bfloat16, binary16};
 use super::super::proto::TensorProto;
 use super::super::shape::DataType;
 
@@ -113,8 +114,8 @@ fn raw(kind: i32, bytes: &[u8]) -> Data {
     match kind {
         kind::FLOAT => Data::Floats(fours().map(|b| f32::from_le_bytes(*b)).collect()),
         kind::DOUBLE => Data::Floats(eights().map(|b| f64::from_le_bytes(*b) as f32).collect()),
-        kind::FLOAT16 => Data::Floats(pairs().map(|b| half(u16::from_le_bytes(*b))).collect()),
-        kind::BFLOAT16 => Data::Floats(pairs().map(|b| brain(u16::from_le_bytes(*b))).collect()),
+        kind::FLOAT16 => Data::Floats(pairs().map(|b| binary16(u16::from_le_bytes(*b))).collect()),
+        kind::BFLOAT16 => Data::Floats(pairs().map(|b| bfloat16(u16::from_le_bytes(*b))).collect()),
         kind::INT64 => Data::Integers(eights().map(|b| i64::from_le_bytes(*b)).collect()),
         kind::INT32 => Data::Integers(fours().map(|b| i32::from_le_bytes(*b).into()).collect()),
         kind::UINT32 => Data::Integers(fours().map(|b| u32::from_le_bytes(*b).into()).collect()),
@@ -132,8 +133,8 @@ fn typed(tensor: &TensorProto) -> Result<Data, String> {
     Ok(match tensor.data_type {
         kind::FLOAT => Data::Floats(tensor.float_data.clone()),
         kind::DOUBLE => Data::Floats(tensor.double_data.iter().map(|&x| x as f32).collect()),
-        kind::FLOAT16 => Data::Floats(small().map(|&x| half(x as u16)).collect()),
-        kind::BFLOAT16 => Data::Floats(small().map(|&x| brain(x as u16)).collect()),
+        kind::FLOAT16 => Data::Floats(small().map(|&x| binary16(x as u16)).collect()),
+        kind::BFLOAT16 => Data::Floats(small().map(|&x| bfloat16(x as u16)).collect()),
         kind::INT64 => Data::Integers(tensor.int64_data.clone()),
         kind::BOOL => Data::Booleans(small().map(|&x| u8::from(x != 0)).collect()),
         kind::UINT32 => return Err("unsigned integers that are not in `raw_data` are not supported".into()),
@@ -170,22 +171,6 @@ fn external(tensor: &TensorProto, folder: &Path, length: usize) -> Result<Vec<u8
     let mut bytes = vec![0; length];
     file.read_exact(&mut bytes).map_err(fail)?;
     Ok(bytes)
-}
-
-fn brain(bits: u16) -> f32 {
-    f32::from_bits(u32::from(bits) << 16)
-}
-
-/// A 16-bit float (IEEE 754 binary16) as a 32-bit one.
-fn half(bits: u16) -> f32 {
-    let (sign, exponent, fraction) = (bits >> 15, (bits >> 10) & 0x1f, f32::from(bits & 0x3ff));
-    let magnitude = match exponent {
-        0 => fraction * 2f32.powi(-24),
-        0x1f if fraction == 0.0 => f32::INFINITY,
-        0x1f => f32::NAN,
-        e => (1.0 + fraction / 1024.0) * 2f32.powi(i32::from(e) - 15),
-    };
-    if sign == 1 { -magnitude } else { magnitude }
 }
 
 #[cfg(test)]

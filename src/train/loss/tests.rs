@@ -154,7 +154,8 @@ fn formulas_follow_sentence_transformers() {
         let what = figure.loss.formula().describe();
         assert!(value <= 1e-5, "{what}: {} instead of {}", found[0][0], figure.value);
         // Cosines carry an error of 6e-8, which the loss multiplies: at a temperature of 0.01 by 100.
-        assert!(gradient <= 3e-5, "{what}: a gradient is off by {gradient:.1e} of the largest");
+        let bound = if what.contains("temperature 0.01") { 3e-5 } else { 1e-5 };
+        assert!(gradient <= bound, "{what}: a gradient is off by {gradient:.1e} of the largest");
         worst = worst.max(value).max(gradient);
     }
     println!("worst deviation {worst:.1e}");
