@@ -3,12 +3,12 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use retune_kernels::activation::{self, Gate, gated_backward, gated_forward};
+use retune_kernels::activation;
 use retune_kernels::adamw::{Factors, squares, update};
 use retune_kernels::attention::{Attention, Gradients, InputGradients, Inputs, backward, forward};
-use retune_kernels::gemm::{Matrix, PackedB, Then, gemm, multiply};
+use retune_kernels::gemm::{PackedB, Then, gemm, multiply};
 use retune_kernels::norm::{self, LayerNorm};
-use retune_kernels::{Activation, Dropout, Isa, Pool, Precision, Rotary, Threads, dropout};
+use retune_kernels::{Activation, Dropout, Isa, Matrix, Pool, Precision, Threads, dropout};
 
 const TOKENS: usize = 4_084;
 const HIDDEN: usize = 384;
@@ -57,7 +57,7 @@ fn products(pool: &dyn Pool, precision: Precision) {
     line("x [4084,384] · v', 384 columns", HIDDEN, time(pool, || gemm(pool, precision, x, v.t(), Then::Store, &mut narrow)));
     line("x [4084,384] · w', 1536 columns", INNER, time(pool, || gemm(pool, precision, x, w.t(), Then::Store, &mut wide)));
     let packed = PackedB::pack(pool, precision, w.t());
-    line("  w packed", INNER, time(pool, || multiply(pool, x, &packed, Then::Store, None, &mut wide)));
+    line("  w packed", INNER, time(pool, || multiply(pool, &[x], &packed, Then::Store, None, &mut wide)));
     line("h [4084,1536] · w, 384 columns", INNER, time(pool, || gemm(pool, precision, h, w, Then::Store, &mut narrow)));
     line(
         "x' · x, 384 × 384",
@@ -67,7 +67,7 @@ fn products(pool: &dyn Pool, precision: Precision) {
     line("h' · x, 1536 × 384", INNER, time(pool, || gemm(pool, precision, h.t(), x, Then::Store, &mut gradient)));
     let with_sums = time(pool, || {
         let right = PackedB::pack(pool, precision, x);
-        multiply(pool, h.t(), &right, Then::Store, Some(&mut sums), &mut gradient);
+        multiply(pool, &[h.t()], &right, Then::Store, Some(&mut sums), &mut gradient);
     });
     line("  with the sums of h's columns", INNER, with_sums);
     line("x' · h, 384 × 1536", INNER, time(pool, || gemm(pool, precision, x.t(), h, Then::Store, &mut gradient)));
@@ -116,11 +116,6 @@ fn passes(pool: &dyn Pool) {
         let seconds = time(pool, || activation::backward(pool, activation, &x, &dy, &mut y));
         line("  its gradient", 3 * size, seconds);
     }
-    let gate = Gate { activation: Activation::Gelu, inner: INNER / 2, first: true };
-    let half = size / 2;
-    line("gated Gelu [4084,1536]", 3 * half, time(pool, || gated_forward(pool, gate, &x, &mut y[..half])));
-    line("  its gradient", 5 * half, time(pool, || gated_backward(pool, gate, &x, &dy[..half], &mut y)));
-
     let size = TOKENS * HIDDEN;
     let (x, dy, y) = (&x[..size], &dy[..size], &mut y[..size]);
     let (weight, bias) = (values(HIDDEN), values(HIDDEN));
@@ -137,10 +132,6 @@ fn passes(pool: &dyn Pool) {
     line("  its gradients", 3 * size, seconds);
     let setting = Dropout { seed: 1, site: 2, probability: 0.1 };
     line("dropout [4084,384]", 2 * size, time(pool, || dropout(pool, setting, HIDDEN, x, y)));
-    let rotary = Rotary::new(10_000.0, 32, TOKENS);
-    let positions: Vec<i64> = (0..TOKENS as i64).collect();
-    let seconds = time(pool, || rotary.forward(pool, &positions, Matrix::new(x, TOKENS, HIDDEN), y));
-    line("rotary embeddings [4084,384]", 2 * size, seconds);
 
     let size = 1 << 22;
     let (mut weight, mut first, mut second, gradient) = (values(size), values(size), vec![1.0; size], values(size));

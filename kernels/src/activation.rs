@@ -1,4 +1,4 @@
-//! Activations and their gradients, plain and gated.
+//! Activations and their gradients.
 
 use crate::Pool;
 use crate::isa::versions;
@@ -87,86 +87,11 @@ versions! {
     }
 }
 
-/// A gated activation of rows of `2 · inner` elements: one half of the row goes through the activation and multiplies the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gate {
-    pub activation: Activation,
-    pub inner: usize,
-    /// Whether it is the first half that goes through the activation.
-    pub first: bool,
-}
-
-impl Gate {
-    /// Rows of one task.
-    fn rows(self) -> usize {
-        BLOCK.div_ceil(self.inner.max(1))
-    }
-
-    /// What goes through the activation, and what is multiplied.
-    #[inline(always)]
-    fn halves(self, row: &[f32]) -> (&[f32], &[f32]) {
-        let (first, second) = row.split_at(self.inner);
-        if self.first { (first, second) } else { (second, first) }
-    }
-}
-
-/// `y [rows, inner]` from `x [rows, 2 · inner]`.
-///
-/// # Panics
-/// The lengths do not fit.
-pub fn gated_forward(pool: &dyn Pool, gate: Gate, x: &[f32], y: &mut [f32]) {
-    assert!(x.len() == 2 * y.len() && (y.is_empty() || y.len().is_multiple_of(gate.inner)), "rows of two times {}", gate.inner);
-    let (isa, block) = (pool.isa(), gate.rows() * gate.inner.max(1));
-    blocks(pool, y, block, |i, y| gated_forward_rows(isa, gate, &x[2 * i * block..][..2 * y.len()], y));
-}
-
-versions! {
-    fn gated_forward_rows<V>(gate: Gate, x: &[f32], y: &mut [f32]) {
-        for (x, y) in x.chunks_exact(2 * gate.inner).zip(y.chunks_exact_mut(gate.inner)) {
-            let (active, other) = gate.halves(x);
-            for ((active, other), y) in active.chunks(16).zip(other.chunks(16)).zip(y.chunks_mut(16)) {
-                gate.activation.apply(V::load_some(active)).0.mul(V::load_some(other)).store_some(y);
-            }
-        }
-    }
-}
-
-/// `dx [rows, 2 · inner]` from `x` and `dy [rows, inner]`.
-///
-/// # Panics
-/// The lengths do not fit.
-pub fn gated_backward(pool: &dyn Pool, gate: Gate, x: &[f32], dy: &[f32], dx: &mut [f32]) {
-    let whole = dy.is_empty() || dy.len().is_multiple_of(gate.inner);
-    assert!(x.len() == 2 * dy.len() && dx.len() == x.len() && whole, "rows of two times {}", gate.inner);
-    let (isa, block) = (pool.isa(), gate.rows() * gate.inner.max(1));
-    blocks(pool, dx, 2 * block, |i, dx| {
-        gated_backward_rows(isa, gate, &x[2 * i * block..][..dx.len()], &dy[i * block..][..dx.len() / 2], dx);
-    });
-}
-
-versions! {
-    fn gated_backward_rows<V>(gate: Gate, x: &[f32], dy: &[f32], dx: &mut [f32]) {
-        let rows = x.chunks_exact(2 * gate.inner).zip(dy.chunks_exact(gate.inner));
-        for ((x, dy), dx) in rows.zip(dx.chunks_exact_mut(2 * gate.inner)) {
-            let (active, other) = gate.halves(x);
-            let (first, second) = dx.split_at_mut(gate.inner);
-            let (dactive, dother) = if gate.first { (first, second) } else { (second, first) };
-            let inputs = active.chunks(16).zip(other.chunks(16)).zip(dy.chunks(16));
-            for (((active, other), dy), (dactive, dother)) in inputs.zip(dactive.chunks_mut(16).zip(dother.chunks_mut(16))) {
-                let (value, slope) = gate.activation.apply(V::load_some(active));
-                let dy = V::load_some(dy);
-                dy.mul(V::load_some(other)).mul(slope).store_some(dactive);
-                dy.mul(value).store_some(dother);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Threads;
-    use crate::testing::{Random, all_isas, assert_close, erf};
+    use crate::testing::{all_isas, assert_close, erf};
 
     const ALL: [Activation; 3] = [Activation::Gelu, Activation::GeluTanh, Activation::Silu];
 
@@ -201,36 +126,6 @@ mod tests {
                     if wide.abs() < 100.0 {
                         assert_close(&[*dx], &[slope], 2e-6, &what);
                     }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn gates() {
-        let mut random = Random(1);
-        for isa in all_isas() {
-            for activation in ALL {
-                for (rows, inner, first) in [(0, 8, true), (1, 1, true), (5, 20, false), (700, 48, true)] {
-                    let gate = Gate { activation, inner, first };
-                    let (x, dy) = (random.normals(rows * 2 * inner), random.normals(rows * inner));
-                    let (mut y, mut dx) = (vec![f32::NAN; rows * inner], vec![f32::NAN; rows * 2 * inner]);
-                    let pool = Threads { threads: 2, isa };
-                    gated_forward(&pool, gate, &x, &mut y);
-                    gated_backward(&pool, gate, &x, &dy, &mut dx);
-                    let (mut expected, mut gradient) = (vec![0.0; y.len()], vec![0.0; dx.len()]);
-                    for row in 0..rows {
-                        for i in 0..inner {
-                            let (one, two) = (row * 2 * inner + i, row * 2 * inner + inner + i);
-                            let (active, other) = if first { (one, two) } else { (two, one) };
-                            let (a, b, dy) = (f64::from(x[active]), f64::from(x[other]), f64::from(dy[row * inner + i]));
-                            expected[row * inner + i] = value(activation, a) * b;
-                            gradient[active] = dy * b * slope(activation, a);
-                            gradient[other] = dy * value(activation, a);
-                        }
-                    }
-                    assert_close(&y, &expected, 2e-6, "gated");
-                    assert_close(&dx, &gradient, 5e-6, "its gradient");
                 }
             }
         }

@@ -8,7 +8,7 @@ pub use backward::{Gradients, InputGradients, backward};
 pub use forward::forward;
 
 use crate::dropout::Dropout;
-use crate::gemm::Matrix;
+use crate::matrix::Matrix;
 use crate::pool::Buffer;
 use crate::simd::{Vector, Words};
 use crate::tile::{Order, Tile};

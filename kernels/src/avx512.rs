@@ -48,6 +48,35 @@ pub unsafe fn pack_pairs_along(data: &[f32], stride: usize, transposed: bool, ti
     store(if transposed { transpose(rows) } else { rows }, tile);
 }
 
+/// 16 rows of 32 bf16 numbers; pairs lie along the rows.
+///
+/// # Safety
+/// `data` holds 16 rows of 32 numbers, `stride` apart.
+#[target_feature(enable = "avx512f,avx512bw")]
+pub unsafe fn pack_bf16(data: &[u16], stride: usize, transposed: bool, tile: &mut Tile<u32>) {
+    // SAFETY: rows lie within `data` by the caller's word.
+    let rows = std::array::from_fn(|i| unsafe { _mm512_loadu_si512(data.as_ptr().add(i * stride).cast()) });
+    store(if transposed { transpose(rows) } else { rows }, tile);
+}
+
+/// 32 rows of 16 bf16 numbers; a pair lies in two rows.
+///
+/// # Safety
+/// `data` holds 32 rows of 16 numbers, `stride` apart.
+#[target_feature(enable = "avx512f,avx512bw")]
+pub unsafe fn pack_bf16_along(data: &[u16], stride: usize, transposed: bool, tile: &mut Tile<u32>) {
+    let index = interleaved();
+    let rows = std::array::from_fn(|i| {
+        // SAFETY: rows lie within `data` by the caller's word.
+        let (first, second) = unsafe {
+            let row = data.as_ptr().add(2 * i * stride);
+            (_mm256_loadu_si256(row.cast()), _mm256_loadu_si256(row.add(stride).cast()))
+        };
+        _mm512_permutexvar_epi16(index, _mm512_inserti64x4::<1>(_mm512_castsi256_si512(first), second))
+    });
+    store(if transposed { transpose(rows) } else { rows }, tile);
+}
+
 /// Takes turns between the first and the second half of a register.
 #[inline]
 #[target_feature(enable = "avx512f")]

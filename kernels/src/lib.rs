@@ -1,5 +1,5 @@
 //! The loops that training and encoding spend their time in, on the processor: matrix products of bf16 or fp32 numbers, attention over texts that
-//! lie end to end, layer normalisation, activations, dropout, rotary embeddings and AdamW.
+//! lie end to end, layer normalisation, activations, dropout and AdamW.
 //!
 //! Everything works on row-major slices of `f32`. Where the processor has them, AMX, AVX-512 or AVX2 are used, found at run time
 //! ([`Isa`]); plain Rust elsewhere. Work is spread over a [`Pool`]; results do not depend on its number of threads.
@@ -17,10 +17,10 @@ mod dropout;
 pub mod gemm;
 mod isa;
 mod math;
+mod matrix;
 mod micro;
 pub mod norm;
 mod pool;
-mod rotary;
 mod simd;
 #[cfg(test)]
 mod testing;
@@ -29,6 +29,6 @@ mod tile;
 pub use activation::Activation;
 pub use dropout::{Dropout, dropout};
 pub use isa::Isa;
+pub use matrix::{Matrix, Numbers, NumbersMut};
 pub use pool::{Pool, Serial, Threads};
-pub use rotary::Rotary;
 pub use tile::Precision;

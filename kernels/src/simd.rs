@@ -1,5 +1,7 @@
 //! Sixteen numbers side by side: the vocabulary that kernels are written in once, for every instruction set.
 
+use crate::math::bf16;
+
 /// Sixteen fp32 numbers.
 ///
 /// Methods of the vector types of an instruction set must only run where the processor has it: `versions!` sees to that.
@@ -9,6 +11,9 @@ pub(crate) trait Vector: Copy {
     fn splat(x: f32) -> Self;
     fn load(from: &[f32; 16]) -> Self;
     fn store(self, to: &mut [f32; 16]);
+    fn load_bf16(from: &[u16; 16]) -> Self;
+    /// Rounded to nearest, ties to even; NaN stays NaN.
+    fn store_bf16(self, to: &mut [u16; 16]);
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
@@ -75,6 +80,32 @@ pub(crate) trait Vector: Copy {
             None => to.copy_from_slice(&self.array()[..to.len()]),
         }
     }
+
+    /// [`Vector::load_some`] of bf16 numbers.
+    #[inline(always)]
+    fn load_some_bf16(from: &[u16]) -> Self {
+        match from.first_chunk() {
+            Some(all) => Self::load_bf16(all),
+            None => {
+                let mut all = [0; 16];
+                all[..from.len()].copy_from_slice(from);
+                Self::load_bf16(&all)
+            }
+        }
+    }
+
+    /// [`Vector::store_some`] as bf16 numbers.
+    #[inline(always)]
+    fn store_some_bf16(self, to: &mut [u16]) {
+        match to.first_chunk_mut() {
+            Some(all) => self.store_bf16(all),
+            None => {
+                let mut all = [0; 16];
+                self.store_bf16(&mut all);
+                to.copy_from_slice(&all[..to.len()]);
+            }
+        }
+    }
 }
 
 /// Halves again and again.
@@ -130,6 +161,16 @@ impl Vector for Plain {
     #[inline(always)]
     fn store(self, to: &mut [f32; 16]) {
         *to = self.0;
+    }
+
+    #[inline(always)]
+    fn load_bf16(from: &[u16; 16]) -> Self {
+        Plain(from.map(|x| f32::from_bits(u32::from(x) << 16)))
+    }
+
+    #[inline(always)]
+    fn store_bf16(self, to: &mut [u16; 16]) {
+        *to = self.0.map(bf16);
     }
 
     #[inline(always)]
@@ -237,6 +278,7 @@ mod x86 {
     use std::arch::x86_64::*;
 
     use super::{Vector, Words};
+    use crate::math::bf16;
 
     /// AVX-512.
     #[derive(Clone, Copy)]
@@ -305,6 +347,29 @@ mod x86 {
         fn store(self, to: &mut [f32; 16]) {
             // SAFETY: see `wide`; 16 numbers are written to an array of 16.
             unsafe { _mm512_storeu_ps(to.as_mut_ptr(), self.0) }
+        }
+
+        #[inline(always)]
+        fn load_bf16(from: &[u16; 16]) -> Self {
+            // SAFETY: see `wide`; 16 numbers are read from an array of 16.
+            unsafe {
+                let halves = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.as_ptr().cast()));
+                Avx512(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(halves)))
+            }
+        }
+
+        #[inline(always)]
+        fn store_bf16(self, to: &mut [u16; 16]) {
+            // SAFETY: see `wide`; 16 numbers are written to an array of 16.
+            unsafe {
+                let bits = _mm512_castps_si512(self.0);
+                let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+                let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+                let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
+                let quiet = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x40_0000));
+                let halves = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(quiet));
+                _mm256_storeu_si256(to.as_mut_ptr().cast(), halves);
+            }
         }
 
         #[inline(always)]
@@ -383,6 +448,16 @@ mod x86 {
                 _mm256_storeu_ps(to.as_mut_ptr(), self.0);
                 _mm256_storeu_ps(to.as_mut_ptr().add(8), self.1);
             }
+        }
+
+        #[inline(always)]
+        fn load_bf16(from: &[u16; 16]) -> Self {
+            Self::load(&from.map(|x| f32::from_bits(u32::from(x) << 16)))
+        }
+
+        #[inline(always)]
+        fn store_bf16(self, to: &mut [u16; 16]) {
+            *to = self.array().map(bf16);
         }
 
         #[inline(always)]

@@ -3,6 +3,7 @@
 
 use crate::Isa;
 use crate::math::bf16;
+use crate::matrix::Numbers;
 use crate::simd::{Plain, Vector};
 
 /// 16 × 16 words.
@@ -52,7 +53,7 @@ pub enum Order {
 /// Numbers that a tile is filled with: row after row, `stride` apart.
 #[derive(Clone, Copy)]
 pub struct Source<'a> {
-    pub data: &'a [f32],
+    pub data: Numbers<'a>,
     pub stride: usize,
     /// Whether rows are steps along the sum; lines otherwise.
     pub along: bool,
@@ -71,24 +72,34 @@ pub fn pack(isa: Isa, precision: Precision, order: Order, source: Source, tile: 
     let mut edge = [0.0; 16 * 32];
     let (rows, width, full) = if source.along { (step, lines, 16) } else { (lines, step, precision.step()) };
     for row in 0..rows {
-        let (from, to) = (&source.data[row * source.stride..][..width], &mut edge[row * full..][..width]);
-        for (from, to) in from.chunks(16).zip(to.chunks_mut(16)) {
-            Plain::load_some(from).store_some(to);
+        let (from, to) = (source.data.from(row * source.stride), &mut edge[row * full..][..width]);
+        for (at, to) in (0..width).step_by(16).zip(to.chunks_mut(16)) {
+            from.load::<Plain>(at..at + to.len()).store_some(to);
         }
     }
-    pack_full(isa, precision, order, Source { data: &edge, stride: full, ..source }, tile);
+    pack_full(isa, precision, order, Source { data: Numbers::Fp32(&edge), stride: full, ..source }, tile);
 }
 
 /// Fills two tiles a step for 32 whole lines that lie in rows of `data`, line by line, which memory likes better than tile by tile. `false`:
 /// there is nothing better here.
 #[inline]
-pub fn pack_lines(isa: Isa, precision: Precision, data: &[f32], stride: usize, tiles: &mut [Tile<u32>]) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    if precision == Precision::Bf16 && isa.has_bf16() {
+pub fn pack_lines(isa: Isa, precision: Precision, data: Numbers, stride: usize, tiles: &mut [Tile<u32>]) -> bool {
+    let width = tiles.len() / 2 * precision.step();
+    if let (Numbers::Bf16(data), Precision::Bf16) = (data, precision) {
         for row in 0..32 {
-            let line = &data[row * stride..][..tiles.len() / 2 * 32];
+            let line = &data[row * stride..][..width];
+            for (numbers, pair) in line.as_chunks::<32>().0.iter().zip(tiles.chunks_exact_mut(2)) {
+                let words = pair[row / 16].row_mut(row % 16);
+                *words = std::array::from_fn(|i| u32::from(numbers[2 * i]) | u32::from(numbers[2 * i + 1]) << 16);
+            }
+        }
+        return true;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if let (Numbers::Fp32(data), Precision::Bf16, true) = (data, precision, isa.has_bf16()) {
+        for row in 0..32 {
             // SAFETY: an `Isa` exists only for what the processor has.
-            unsafe { crate::avx512::pack_line(line, row, tiles) };
+            unsafe { crate::avx512::pack_line(&data[row * stride..][..width], row, tiles) };
         }
         return true;
     }
@@ -98,28 +109,47 @@ pub fn pack_lines(isa: Isa, precision: Precision, data: &[f32], stride: usize, t
 
 fn pack_full(isa: Isa, precision: Precision, order: Order, source: Source, tile: &mut Tile<u32>) {
     let (rows, width) = if source.along { (precision.step(), 16) } else { (16, precision.step()) };
-    let data = &source.data[..(rows - 1) * source.stride + width];
+    let data = source.data.part(0..(rows - 1) * source.stride + width);
     #[cfg(target_arch = "x86_64")]
     {
         use crate::avx512;
         // Lines of words as they come from memory are transposed when the tile wants the other order.
-        let transposed = source.along == (order == Order::Left);
-        if isa.has_avx512() && (precision == Precision::Fp32 || isa.has_bf16()) {
-            // SAFETY: an `Isa` exists only for what the processor has; `data` holds `rows` rows of `width`, `stride` apart.
-            unsafe {
-                match (precision, source.along) {
-                    (Precision::Fp32, _) => avx512::pack_words(data, source.stride, transposed, tile),
-                    (Precision::Bf16, true) => avx512::pack_pairs_along(data, source.stride, transposed, tile),
-                    (Precision::Bf16, false) => avx512::pack_pairs(data, source.stride, transposed, tile),
-                }
-            }
+        let (stride, transposed) = (source.stride, source.along == (order == Order::Left));
+        let packed = match (data, precision, source.along) {
+            // SAFETY of all: an `Isa` exists only for what the processor has; `data` holds `rows` rows of `width`, `stride` apart.
+            (Numbers::Fp32(data), Precision::Fp32, _) if isa.has_avx512() => unsafe {
+                avx512::pack_words(data, stride, transposed, tile);
+                true
+            },
+            (Numbers::Fp32(data), Precision::Bf16, true) if isa.has_bf16() => unsafe {
+                avx512::pack_pairs_along(data, stride, transposed, tile);
+                true
+            },
+            (Numbers::Fp32(data), Precision::Bf16, false) if isa.has_bf16() => unsafe {
+                avx512::pack_pairs(data, stride, transposed, tile);
+                true
+            },
+            (Numbers::Bf16(data), Precision::Bf16, true) if isa.has_avx512() => unsafe {
+                avx512::pack_bf16_along(data, stride, transposed, tile);
+                true
+            },
+            (Numbers::Bf16(data), Precision::Bf16, false) if isa.has_avx512() => unsafe {
+                avx512::pack_bf16(data, stride, transposed, tile);
+                true
+            },
+            _ => false,
+        };
+        if packed {
             return;
         }
     }
     let _ = isa;
     let number = |line: usize, step: usize| {
         let (row, column) = if source.along { (step, line) } else { (line, step) };
-        data[row * source.stride + column]
+        match data {
+            Numbers::Fp32(data) => data[row * source.stride + column],
+            Numbers::Bf16(data) => f32::from_bits(u32::from(data[row * source.stride + column]) << 16),
+        }
     };
     for i in 0..16 {
         for j in 0..16 {

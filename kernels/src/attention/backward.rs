@@ -1,5 +1,5 @@
 use super::{Attention, Inputs, Operand, SIDE, Scores, Task};
-use crate::gemm::Matrix;
+use crate::matrix::{Matrix, Numbers};
 use crate::isa::versions;
 use crate::math::exp;
 use crate::micro::Multiplier;
@@ -256,9 +256,9 @@ struct Statistics {
 }
 
 versions! {
-    fn dot<V>(a: &[f32], b: &[f32]) -> f32 {
-        let pairs = a.chunks(16).zip(b.chunks(16));
-        pairs.fold(V::zero(), |sum, (a, b)| V::load_some(a).fma(V::load_some(b), sum)).sum()
+    fn dot<V>(a: Numbers, b: Numbers) -> f32 {
+        let parts = (0..a.len()).step_by(16).map(|at| at..a.len().min(at + 16));
+        parts.fold(V::zero(), |sum, part| a.load::<V>(part.clone()).fma(b.load(part), sum)).sum()
     }
 }
 

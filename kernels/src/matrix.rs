@@ -1,0 +1,217 @@
+//! Matrices in memory.
+
+use std::ops::Range;
+
+use crate::pool::Parts;
+use crate::simd::Vector;
+use crate::tile::{Order, Source};
+
+/// Numbers that kernels read.
+#[derive(Debug, Clone, Copy)]
+pub enum Numbers<'a> {
+    Fp32(&'a [f32]),
+    /// The upper halves of fp32 numbers.
+    Bf16(&'a [u16]),
+}
+
+impl<'a> From<&'a [f32]> for Numbers<'a> {
+    fn from(data: &'a [f32]) -> Self {
+        Numbers::Fp32(data)
+    }
+}
+
+impl<'a> From<&'a Vec<f32>> for Numbers<'a> {
+    fn from(data: &'a Vec<f32>) -> Self {
+        Numbers::Fp32(data)
+    }
+}
+
+impl<'a> From<&'a [u16]> for Numbers<'a> {
+    fn from(data: &'a [u16]) -> Self {
+        Numbers::Bf16(data)
+    }
+}
+
+impl<'a> Numbers<'a> {
+    pub fn len(&self) -> usize {
+        match self {
+            Numbers::Fp32(data) => data.len(),
+            Numbers::Bf16(data) => data.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The numbers of `range`.
+    #[inline(always)]
+    pub(crate) fn part(self, range: Range<usize>) -> Self {
+        match self {
+            Numbers::Fp32(data) => Numbers::Fp32(&data[range]),
+            Numbers::Bf16(data) => Numbers::Bf16(&data[range]),
+        }
+    }
+
+    /// Those from `start` on.
+    pub(crate) fn from(self, start: usize) -> Self {
+        self.part(start..self.len())
+    }
+
+    /// Those of `range`, at most 16, then zeros.
+    #[inline(always)]
+    pub(crate) fn load<V: Vector>(self, range: Range<usize>) -> V {
+        match self {
+            Numbers::Fp32(data) => V::load_some(&data[range]),
+            Numbers::Bf16(data) => V::load_some_bf16(&data[range]),
+        }
+    }
+}
+
+/// Numbers that kernels write.
+#[derive(Debug)]
+pub enum NumbersMut<'a> {
+    Fp32(&'a mut [f32]),
+    /// Rounded to nearest, ties to even.
+    Bf16(&'a mut [u16]),
+}
+
+impl<'a> From<&'a mut [f32]> for NumbersMut<'a> {
+    fn from(data: &'a mut [f32]) -> Self {
+        NumbersMut::Fp32(data)
+    }
+}
+
+impl<'a> From<&'a mut Vec<f32>> for NumbersMut<'a> {
+    fn from(data: &'a mut Vec<f32>) -> Self {
+        NumbersMut::Fp32(data)
+    }
+}
+
+impl<'a> From<&'a mut [u16]> for NumbersMut<'a> {
+    fn from(data: &'a mut [u16]) -> Self {
+        NumbersMut::Bf16(data)
+    }
+}
+
+impl NumbersMut<'_> {
+    pub fn len(&self) -> usize {
+        match self {
+            NumbersMut::Fp32(data) => data.len(),
+            NumbersMut::Bf16(data) => data.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// [`NumbersMut`] of which each task changes a part of its own.
+pub(crate) enum NumberParts<'a> {
+    Fp32(Parts<'a, f32>),
+    Bf16(Parts<'a, u16>),
+}
+
+impl<'a> NumberParts<'a> {
+    pub fn new(numbers: NumbersMut<'a>) -> Self {
+        match numbers {
+            NumbersMut::Fp32(data) => NumberParts::Fp32(Parts::new(data)),
+            NumbersMut::Bf16(data) => NumberParts::Bf16(Parts::new(data)),
+        }
+    }
+
+    /// Fetches the memory around a number that will be written soon.
+    #[inline(always)]
+    pub fn expect(&self, at: usize) {
+        match self {
+            NumberParts::Fp32(parts) => parts.expect(at),
+            NumberParts::Bf16(parts) => parts.expect(at),
+        }
+    }
+
+    /// Writes numbers from `range.start` on, at most 16.
+    ///
+    /// # Safety
+    /// No other task reads or writes them.
+    #[inline(always)]
+    pub unsafe fn store<V: Vector>(&self, range: Range<usize>, numbers: V) {
+        // SAFETY: by the caller's word.
+        unsafe {
+            match self {
+                NumberParts::Fp32(parts) => numbers.store_some(parts.part(range)),
+                NumberParts::Bf16(parts) => numbers.store_some_bf16(parts.part(range)),
+            }
+        }
+    }
+}
+
+/// A matrix in memory, row after row.
+#[derive(Debug, Clone, Copy)]
+pub struct Matrix<'a> {
+    pub(crate) data: Numbers<'a>,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) stride: usize,
+    pub(crate) transposed: bool,
+}
+
+impl<'a> Matrix<'a> {
+    /// # Panics
+    /// `data` does not have `rows · columns` numbers.
+    pub fn new(data: impl Into<Numbers<'a>>, rows: usize, columns: usize) -> Self {
+        let data = data.into();
+        assert_eq!(data.len(), rows * columns, "a matrix of {rows} × {columns}");
+        Matrix { data, rows, columns, stride: columns, transposed: false }
+    }
+
+    /// Rows `stride` numbers apart, such as some columns of a wider matrix.
+    ///
+    /// # Panics
+    /// `data` ends before the last row does.
+    pub fn strided(data: impl Into<Numbers<'a>>, rows: usize, columns: usize, stride: usize) -> Self {
+        let data = data.into();
+        assert!(
+            columns <= stride && (rows == 0 || (rows - 1) * stride + columns <= data.len()),
+            "a matrix of {rows} × {columns}"
+        );
+        Matrix { data, rows, columns, stride, transposed: false }
+    }
+
+    /// The transpose: nothing moves.
+    pub fn t(self) -> Self {
+        Matrix { transposed: !self.transposed, rows: self.columns, columns: self.rows, ..self }
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Some rows and columns of a matrix that is not transposed.
+    pub(crate) fn part(self, row: usize, rows: usize, column: usize, columns: usize) -> Self {
+        assert!(!self.transposed && row + rows <= self.rows && column + columns <= self.columns, "a part of a matrix");
+        if rows == 0 {
+            return Matrix { data: self.data.part(0..0), rows, columns, ..self };
+        }
+        Matrix { data: self.data.from(row * self.stride + column), rows, columns, ..self }
+    }
+
+    /// A row of a matrix that is not transposed.
+    #[inline(always)]
+    pub(crate) fn line(&self, row: usize) -> Numbers<'a> {
+        self.data.part(row * self.stride..row * self.stride + self.columns)
+    }
+
+    /// The part of a tile that begins at the row and column given. `lines` are rows of the left matrix, columns of the right one.
+    pub(crate) fn source(&self, row: usize, column: usize, order: Order) -> Source<'a> {
+        let (rows, columns) = (self.rows - row, self.columns - column);
+        let (lines, steps) = if order == Order::Left { (rows, columns) } else { (columns, rows) };
+        let at = if self.transposed { column * self.stride + row } else { row * self.stride + column };
+        let along = self.transposed == (order == Order::Left);
+        Source { data: self.data.from(at), stride: self.stride, along, lines, steps }
+    }
+}
