@@ -122,13 +122,16 @@ fn passes(pool: &dyn Pool) {
     let norm = LayerNorm { weight: &weight, bias: Some(&bias), epsilon: 1e-12 };
     let (mut sum, mut mean, mut inverse) = (vec![0.0; size], vec![0.0; TOKENS], vec![0.0; TOKENS]);
     let seconds = time(pool, || {
-        let outputs = norm::Outputs { y, sum: Some(&mut sum), mean: &mut mean, inverse: &mut inverse };
+        let outputs = norm::Outputs { y, low: None, sum: Some(&mut sum), mean: &mut mean, inverse: &mut inverse };
         norm::forward(pool, &norm, x, Some(dy), outputs);
     });
     line("add and layer norm [4084,384]", 4 * size, seconds);
     let (mut dweight, mut dbias) = (vec![0.0; HIDDEN], vec![0.0; HIDDEN]);
     let inputs = norm::Inputs { x: &sum, mean: &mean, inverse: &inverse, weight: &weight };
-    let seconds = time(pool, || norm::backward(pool, &inputs, dy, y, &mut dweight, Some(&mut dbias)));
+    let seconds = time(pool, || {
+        let gradients = norm::Gradients { x: y, low: None, weight: &mut dweight, bias: Some(&mut dbias) };
+        norm::backward(pool, &inputs, dy, gradients);
+    });
     line("  its gradients", 3 * size, seconds);
     let setting = Dropout { seed: 1, site: 2, probability: 0.1 };
     line("dropout [4084,384]", 2 * size, time(pool, || dropout(pool, setting, HIDDEN, x, y)));

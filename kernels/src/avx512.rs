@@ -132,6 +132,24 @@ pub fn pack_line(line: &[f32], row: usize, tiles: &mut [Tile<u32>]) {
     }
 }
 
+/// Writes row `row` of tiles, four for each 32 columns, as bf16; past the caches, where memory is aligned for that, if `stream`.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub fn write_bf16(tiles: &[Tile<f32>], row: usize, line: &mut [u16], stream: bool) {
+    for (tiles, line) in tiles.as_chunks::<4>().0.iter().zip(line.as_chunks_mut::<32>().0) {
+        let half = row / 16 * 2;
+        let numbers = words(self::row(&tiles[half], row % 16), self::row(&tiles[half + 1], row % 16));
+        let place = line.as_mut_ptr().cast::<__m512i>();
+        // SAFETY: 32 numbers are written to an array of 32.
+        unsafe {
+            if stream && place.is_aligned() {
+                _mm512_stream_si512(place, numbers);
+            } else {
+                _mm512_storeu_si512(place, numbers);
+            }
+        }
+    }
+}
+
 /// 32 bf16 numbers: those of `low`, then those of `high`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]

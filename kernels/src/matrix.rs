@@ -2,9 +2,11 @@
 
 use std::ops::Range;
 
+use crate::Isa;
+use crate::isa::versions;
 use crate::pool::Parts;
 use crate::simd::Vector;
-use crate::tile::{Order, Source};
+use crate::tile::{Order, Source, Tile};
 
 /// Numbers that kernels read.
 #[derive(Debug, Clone, Copy)]
@@ -110,39 +112,89 @@ impl NumbersMut<'_> {
 /// [`NumbersMut`] of which each task changes a part of its own.
 pub(crate) enum NumberParts<'a> {
     Fp32(Parts<'a, f32>),
-    Bf16(Parts<'a, u16>),
+    /// And whether they are so many that caches would not keep them.
+    Bf16(Parts<'a, u16>, bool),
 }
+
+/// bf16 numbers beyond this many are written past the caches.
+const MANY: usize = 4 << 20;
 
 impl<'a> NumberParts<'a> {
     pub fn new(numbers: NumbersMut<'a>) -> Self {
         match numbers {
             NumbersMut::Fp32(data) => NumberParts::Fp32(Parts::new(data)),
-            NumbersMut::Bf16(data) => NumberParts::Bf16(Parts::new(data)),
+            NumbersMut::Bf16(data) => {
+                let many = data.len() > MANY;
+                NumberParts::Bf16(Parts::new(data), many)
+            }
         }
     }
 
-    /// Fetches the memory around a number that will be written soon.
-    #[inline(always)]
-    pub fn expect(&self, at: usize) {
-        match self {
-            NumberParts::Fp32(parts) => parts.expect(at),
-            NumberParts::Bf16(parts) => parts.expect(at),
-        }
-    }
-
-    /// Writes numbers from `range.start` on, at most 16.
+    /// Writes at most 32 rows of some columns to a matrix whose rows have `n` numbers, row by row, as they lie in memory: `tiles` has four tiles for
+    /// each 32 columns. [`fence`] must follow before another thread reads them.
     ///
     /// # Safety
     /// No other task reads or writes them.
-    #[inline(always)]
-    pub unsafe fn store<V: Vector>(&self, range: Range<usize>, numbers: V) {
-        // SAFETY: by the caller's word.
-        unsafe {
-            match self {
-                NumberParts::Fp32(parts) => numbers.store_some(parts.part(range)),
-                NumberParts::Bf16(parts) => numbers.store_some_bf16(parts.part(range)),
+    pub unsafe fn write(&self, isa: Isa, n: usize, rows: Range<usize>, columns: Range<usize>, tiles: &[Tile<f32>]) {
+        match self {
+            NumberParts::Fp32(parts) => write_fp32(isa, parts, n, rows, columns, tiles),
+            NumberParts::Bf16(parts, many) => {
+                #[cfg(target_arch = "x86_64")]
+                if isa.has_bf16() && columns.len().is_multiple_of(32) {
+                    for (i, row) in rows.enumerate() {
+                        // SAFETY: by the caller's word; an `Isa` exists only for what the processor has.
+                        unsafe {
+                            let line = parts.part(row * n + columns.start..row * n + columns.end);
+                            crate::avx512::write_bf16(tiles, i, line, *many);
+                        }
+                    }
+                    return;
+                }
+                let _ = many;
+                write_bf16(isa, parts, n, rows, columns, tiles);
             }
         }
+    }
+}
+
+/// Row `i` of the tiles, from number `column` on.
+#[inline(always)]
+fn row(tiles: &[Tile<f32>], i: usize, column: usize) -> &[f32; 16] {
+    tiles[column / 32 * 4 + i / 16 * 2 + column / 16 % 2].row(i % 16)
+}
+
+versions! {
+    /// See [`NumberParts::write`], whose caller's word it relies on.
+    fn write_fp32<V>(parts: &Parts<f32>, n: usize, rows: Range<usize>, columns: Range<usize>, tiles: &[Tile<f32>]) {
+        for (i, at) in rows.enumerate() {
+            // SAFETY: by the caller's word.
+            let line = unsafe { parts.part(at * n + columns.start..at * n + columns.end) };
+            for (number, line) in line.chunks_mut(16).enumerate() {
+                V::load(row(tiles, i, number * 16)).store_some(line);
+            }
+        }
+    }
+}
+
+versions! {
+    /// See [`NumberParts::write`], whose caller's word it relies on.
+    fn write_bf16<V>(parts: &Parts<u16>, n: usize, rows: Range<usize>, columns: Range<usize>, tiles: &[Tile<f32>]) {
+        for (i, at) in rows.enumerate() {
+            // SAFETY: by the caller's word.
+            let line = unsafe { parts.part(at * n + columns.start..at * n + columns.end) };
+            for (number, line) in line.chunks_mut(16).enumerate() {
+                V::load(row(tiles, i, number * 16)).store_some_bf16(line);
+            }
+        }
+    }
+}
+
+/// Makes what this thread wrote past the caches known to others.
+pub(crate) fn fence() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has the instruction.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
     }
 }
 

@@ -21,6 +21,8 @@ pub struct LayerNorm<'a> {
 pub struct Outputs<'a> {
     /// `[rows, width]`
     pub y: &'a mut [f32],
+    /// y in bf16, if products read it.
+    pub low: Option<&'a mut [u16]>,
     /// What was normalised, `[rows, width]`, if the gradient will need it and it is not an input as it stands.
     pub sum: Option<&'a mut [f32]>,
     /// `[rows]`
@@ -38,8 +40,9 @@ pub fn forward(pool: &dyn Pool, norm: &LayerNorm, x: &[f32], residual: Option<&[
     assert!(x.len() == rows * width && outputs.y.len() == x.len() && outputs.inverse.len() == rows, "{rows} rows of {width}");
     assert!(residual.is_none_or(|r| r.len() == x.len()), "what is added has {rows} rows of {width}");
     assert!(outputs.sum.as_ref().is_none_or(|s| s.len() == x.len()), "the sum has {rows} rows of {width}");
+    assert!(outputs.low.as_ref().is_none_or(|low| low.len() == x.len()), "y in bf16 has {rows} rows of {width}");
     assert!(norm.bias.is_none_or(|bias| bias.len() == width), "the bias of {width}");
-    let (y, sum) = (Parts::new(outputs.y), outputs.sum.map(Parts::new));
+    let (y, low, sum) = (Parts::new(outputs.y), outputs.low.map(Parts::new), outputs.sum.map(Parts::new));
     let (mean, inverse) = (Parts::new(outputs.mean), Parts::new(outputs.inverse));
     let isa = pool.isa();
     pool.run(rows.div_ceil(ROWS), &|task| {
@@ -49,7 +52,9 @@ pub fn forward(pool: &dyn Pool, norm: &LayerNorm, x: &[f32], residual: Option<&[
         let (y, mean, inverse) = unsafe { (y.part(all.clone()), mean.part(rows.clone()), inverse.part(rows)) };
         // SAFETY: as above.
         let sum = sum.as_ref().map(|sum| unsafe { sum.part(all.clone()) });
-        forward_rows(isa, norm, &x[all.clone()], residual.map(|r| &r[all]), y, sum, mean, inverse);
+        // SAFETY: as above.
+        let low = low.as_ref().map(|low| unsafe { low.part(all.clone()) });
+        forward_rows(isa, norm, &x[all.clone()], residual.map(|r| &r[all]), y, low, sum, mean, inverse);
     });
 }
 
@@ -59,13 +64,14 @@ versions! {
         x: &[f32],
         residual: Option<&[f32]>,
         y: &mut [f32],
+        low: Option<&mut [u16]>,
         sum: Option<&mut [f32]>,
         mean: &mut [f32],
         inverse: &mut [f32],
     ) {
         let width = norm.weight.len();
         let count = width as f32;
-        let mut sum = sum;
+        let (mut low, mut sum) = (low, sum);
         for (row, (mean, inverse)) in mean.iter_mut().zip(inverse).enumerate() {
             let all = row * width..(row + 1) * width;
             let y = &mut y[all.clone()];
@@ -90,18 +96,22 @@ versions! {
             }
             *inverse = 1.0 / (squares.sum() / count + norm.epsilon).sqrt();
             if let Some(sum) = &mut sum {
-                sum[all].copy_from_slice(y);
+                sum[all.clone()].copy_from_slice(y);
             }
+            let mut low = low.as_deref_mut().map(|low| &mut low[all]);
             let factor = V::splat(*inverse);
             for (i, y) in y.chunks_mut(16).enumerate() {
                 let part = i * 16..i * 16 + y.len();
                 let x = V::load_some(y).sub(center).mul(factor);
                 let weight = V::load_some(&norm.weight[part.clone()]);
-                match norm.bias {
-                    Some(bias) => x.fma(weight, V::load_some(&bias[part])),
+                let result = match norm.bias {
+                    Some(bias) => x.fma(weight, V::load_some(&bias[part.clone()])),
                     None => x.mul(weight),
+                };
+                result.store_some(y);
+                if let Some(low) = &mut low {
+                    result.store_some_bf16(&mut low[part]);
                 }
-                .store_some(y);
             }
         }
     }
@@ -117,12 +127,26 @@ pub struct Inputs<'a> {
     pub weight: &'a [f32],
 }
 
-/// From the gradient of y, writes those of x (which is that of both summands), of the weight, and of the bias.
+/// What the backward pass writes.
+pub struct Gradients<'a> {
+    /// That of x, which is that of both summands, `[rows, width]`.
+    pub x: &'a mut [f32],
+    /// The same in bf16, if products read it.
+    pub low: Option<&'a mut [u16]>,
+    /// `[width]`
+    pub weight: &'a mut [f32],
+    /// `[width]`
+    pub bias: Option<&'a mut [f32]>,
+}
+
+/// From the gradient of y, `[rows, width]`, those of what it was computed from.
 ///
 /// # Panics
 /// Shapes do not fit each other.
-pub fn backward(pool: &dyn Pool, inputs: &Inputs, dy: &[f32], dx: &mut [f32], dweight: &mut [f32], dbias: Option<&mut [f32]>) {
+pub fn backward(pool: &dyn Pool, inputs: &Inputs, dy: &[f32], gradients: Gradients) {
+    let Gradients { x: dx, low, weight: dweight, bias: dbias } = gradients;
     let (width, rows) = (inputs.weight.len(), inputs.mean.len());
+    assert!(low.as_ref().is_none_or(|low| low.len() == dx.len()), "the gradient in bf16 has {rows} rows of {width}");
     assert!(inputs.x.len() == rows * width && dy.len() == rows * width && dx.len() == rows * width, "{rows} rows of {width}");
     assert!(inputs.inverse.len() == rows && dweight.len() == width, "the statistics of {rows} rows, a weight of {width}");
     assert!(dbias.as_ref().is_none_or(|bias| bias.len() == width), "the bias of {width}");
@@ -130,19 +154,21 @@ pub fn backward(pool: &dyn Pool, inputs: &Inputs, dy: &[f32], dx: &mut [f32], dw
     let isa = pool.isa();
     // The gradients of weight and bias that each block of rows contributes.
     let mut partial = vec![0.0; tasks * 2 * width];
-    let (dx, partials) = (Parts::new(dx), Parts::new(&mut partial));
+    let (dx, low, partials) = (Parts::new(dx), low.map(Parts::new), Parts::new(&mut partial));
     pool.run(tasks, &|task| {
         let rows = task * ROWS..rows.min((task + 1) * ROWS);
         let all = rows.start * width..rows.end * width;
         // SAFETY: tasks have rows of their own.
         let (dx, partial) = unsafe { (dx.part(all.clone()), partials.part(task * 2 * width..(task + 1) * 2 * width)) };
+        // SAFETY: as above.
+        let low = low.as_ref().map(|low| unsafe { low.part(all.clone()) });
         let inputs = Inputs {
             x: &inputs.x[all.clone()],
             mean: &inputs.mean[rows.clone()],
             inverse: &inputs.inverse[rows],
             weight: inputs.weight,
         };
-        backward_rows(isa, &inputs, &dy[all], dx, partial);
+        backward_rows(isa, &inputs, &dy[all], dx, low, partial);
     });
     dweight.fill(0.0);
     add_partials(isa, &partial, 2 * width, dweight);
@@ -164,11 +190,13 @@ versions! {
 }
 
 versions! {
-    fn backward_rows<V>(inputs: &Inputs, dy: &[f32], dx: &mut [f32], partial: &mut [f32]) {
+    fn backward_rows<V>(inputs: &Inputs, dy: &[f32], dx: &mut [f32], low: Option<&mut [u16]>, partial: &mut [f32]) {
+        let mut low = low;
         let width = inputs.weight.len();
         let (dweight, dbias) = partial.split_at_mut(width);
         let rows = inputs.x.chunks_exact(width).zip(dy.chunks_exact(width)).zip(dx.chunks_exact_mut(width));
-        for (((x, dy), dx), (mean, inverse)) in rows.zip(inputs.mean.iter().zip(inputs.inverse)) {
+        for (row, (((x, dy), dx), (mean, inverse))) in rows.zip(inputs.mean.iter().zip(inputs.inverse)).enumerate() {
+            let mut low = low.as_deref_mut().map(|low| &mut low[row * width..(row + 1) * width]);
             let (mean, inverse) = (V::splat(*mean), V::splat(*inverse));
             // With g = dy · weight and x̂ normalised: dx = (g − mean(g) − x̂ · mean(g x̂)) · inverse.
             let (mut sum, mut product) = (V::zero(), V::zero());
@@ -184,10 +212,14 @@ versions! {
             }
             let (sum, product) = (V::splat(sum.sum() / width as f32), V::splat(product.sum() / width as f32));
             let parts = x.chunks(16).zip(dy.chunks(16)).zip(inputs.weight.chunks(16));
-            for (((x, dy), weight), dx) in parts.zip(dx.chunks_mut(16)) {
+            for (i, (((x, dy), weight), dx)) in parts.zip(dx.chunks_mut(16)).enumerate() {
                 let normal = V::load_some(x).sub(mean).mul(inverse);
                 let g = V::load_some(dy).mul(V::load_some(weight));
-                g.sub(sum).sub(normal.mul(product)).mul(inverse).store_some(dx);
+                let result = g.sub(sum).sub(normal.mul(product)).mul(inverse);
+                result.store_some(dx);
+                if let Some(low) = &mut low {
+                    result.store_some_bf16(&mut low[i * 16..i * 16 + dx.len()]);
+                }
             }
         }
     }
@@ -227,10 +259,15 @@ mod tests {
         let [mut y, mut sum, mut dx] = [(); 3].map(|()| vec![f32::NAN; x.len()]);
         let [mut mean, mut inverse] = [(); 2].map(|()| vec![f32::NAN; rows]);
         let [mut dweight, mut dbias] = [(); 2].map(|()| vec![f32::NAN; width]);
-        let outputs = Outputs { y: &mut y, sum: Some(&mut sum), mean: &mut mean, inverse: &mut inverse };
+        let [mut low, mut dlow] = [(); 2].map(|()| vec![0; x.len()]);
+        let outputs =
+            Outputs { y: &mut y, low: Some(&mut low), sum: Some(&mut sum), mean: &mut mean, inverse: &mut inverse };
         forward(pool, &norm, x, Some(residual), outputs);
         let inputs = Inputs { x: &sum, mean: &mean, inverse: &inverse, weight };
-        backward(pool, &inputs, dy, &mut dx, &mut dweight, Some(&mut dbias));
+        let gradients = Gradients { x: &mut dx, low: Some(&mut dlow), weight: &mut dweight, bias: Some(&mut dbias) };
+        backward(pool, &inputs, dy, gradients);
+        let rounded = |x: &[f32]| x.iter().map(|&x| crate::math::bf16(x)).collect::<Vec<_>>();
+        assert!(low == rounded(&y) && dlow == rounded(&dx), "the same in bf16");
         [y, dx, dweight, dbias, sum]
     }
 
@@ -260,7 +297,7 @@ mod tests {
         let norm = LayerNorm { weight: &weight, bias: None, epsilon: 1e-5 };
         let (mut y, mut mean, mut inverse) = (vec![0.0; x.len()], vec![0.0; 7], vec![0.0; 7]);
         let pool = Threads { threads: 1, isa: Isa::best() };
-        forward(&pool, &norm, &x, None, Outputs { y: &mut y, sum: None, mean: &mut mean, inverse: &mut inverse });
+        forward(&pool, &norm, &x, None, Outputs { y: &mut y, low: None, sum: None, mean: &mut mean, inverse: &mut inverse });
         assert_close(&y, &naive(&x, &weight, &[0.0; 20], &x, 1e-5)[0], 1e-5, "y");
     }
 

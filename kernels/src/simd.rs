@@ -316,6 +316,21 @@ mod x86 {
         };
     }
 
+    impl Avx512 {
+        #[inline(always)]
+        fn bf16(self) -> __m256i {
+            // SAFETY: see `wide`.
+            unsafe {
+                let bits = _mm512_castps_si512(self.0);
+                let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+                let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+                let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
+                let quiet = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x40_0000));
+                _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(quiet))
+            }
+        }
+    }
+
     impl Vector for Avx512 {
         type Words = Avx512Words;
 
@@ -361,15 +376,7 @@ mod x86 {
         #[inline(always)]
         fn store_bf16(self, to: &mut [u16; 16]) {
             // SAFETY: see `wide`; 16 numbers are written to an array of 16.
-            unsafe {
-                let bits = _mm512_castps_si512(self.0);
-                let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-                let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-                let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
-                let quiet = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x40_0000));
-                let halves = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(quiet));
-                _mm256_storeu_si256(to.as_mut_ptr().cast(), halves);
-            }
+            unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), self.bf16()) }
         }
 
         #[inline(always)]

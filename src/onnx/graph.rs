@@ -158,6 +158,10 @@ impl Graph {
         self.inner.borrow().operators != Operators::Released
     }
 
+    pub(super) fn operators(&self) -> Operators {
+        self.inner.borrow().operators
+    }
+
     /// Whether matrix products may round their factors to bfloat16.
     pub(super) fn bf16(&self) -> bool {
         self.inner.borrow().operators == Operators::Own { bf16: true }
@@ -399,6 +403,11 @@ impl Graph {
     pub(super) fn another(&self, value: Value, data_type: DataType) -> Value {
         let name = format!("v{}", self.inner.borrow().values.len());
         self.value(name, data_type, self.shape(value))
+    }
+
+    /// Makes `value` one of another type.
+    pub(super) fn retype(&self, value: Value, data_type: DataType) {
+        self.inner.borrow_mut().values[value.0 as usize].data_type = data_type;
     }
 
     pub(super) fn nodes(&self) -> Vec<Node> {

@@ -3,6 +3,7 @@
 //! [`differentiate::rule`].
 
 pub mod differentiate;
+mod fuse;
 pub mod graph;
 mod half;
 pub mod import;
@@ -14,6 +15,7 @@ pub mod proto;
 pub mod shape;
 
 pub use differentiate::{Gradient, differentiate};
+pub use fuse::fuse;
 pub use graph::{Graph, GraphError, Operators, Value};
 pub use half::lower;
 pub use narrow::{bfloat16, binary16};

@@ -14,7 +14,7 @@ use crate::model::batch::Batch;
 use crate::model::builder::{Additions, Dropout, Parameter};
 use crate::model::directory::ModelDirectory;
 use crate::model::sentence::{self, SentenceEncoder};
-use crate::onnx::{self, DataType, Graph, Operators, Value, differentiate, lower};
+use crate::onnx::{self, DataType, Graph, Operators, Value, differentiate, fuse, lower};
 use crate::runtime::Runtime;
 use crate::runtime::session::Input;
 use crate::runtime::trainable::{Buffers, Outputs, Parameters, Trainable};
@@ -149,6 +149,7 @@ impl Differentiated {
         if let Some(half) = shared.half {
             lower(g, half, &parameters.iter().map(|p| p.value).collect::<Vec<_>>(), exact);
         }
+        fuse(g);
         let rows = places.iter().filter_map(|place| if let Place::Rows { outputs, .. } = place { Some(outputs) } else { None });
         let kept = if shared.stays { rows.flatten().map(|(_, rows)| rows.clone()).collect() } else { Vec::new() };
         let graph = shared.open(g, free)?.keeping(kept);
@@ -259,6 +260,7 @@ pub fn outline(task: &Task, shared: &Shared) -> Result<Graph> {
             onnx::Gradient::Zero => {}
         }
     }
+    fuse(&g);
     Ok(g)
 }
 
@@ -270,6 +272,7 @@ pub fn forward(shared: &mut Shared) -> Result<Trainable> {
     if let Some(half) = shared.half {
         lower(&g, half, &sentence.parameters.iter().map(|p| p.value).collect::<Vec<_>>(), 0..0);
     }
+    fuse(&g);
     shared.open(&g, vec![EMBEDDINGS.to_owned()])
 }
 

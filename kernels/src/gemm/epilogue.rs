@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::SIDE;
+use crate::Isa;
 use crate::activation::Activation;
 use crate::isa::versions;
 use crate::matrix::{NumberParts, Numbers, NumbersMut};
@@ -60,67 +61,128 @@ impl<'a> Epilogue<'a> {
         Epilogue { bias, summand, last }
     }
 
-    /// Whether sums are written as they are.
+    /// Whether sums are written as they are, but for what they begin with.
     pub fn is_plain(&self) -> bool {
         self.last.is_none()
+    }
+
+    /// Whether there is a slope to write.
+    pub fn has_slope(&self) -> bool {
+        matches!(self.last, Some(Last::Activate(_, Some(_))))
+    }
+}
+
+/// Where a block of at most 32 × 32 lies in the result.
+#[derive(Clone, Copy)]
+struct Place {
+    row: usize,
+    rows: usize,
+    column: usize,
+    columns: usize,
+    /// Numbers in a row of the result.
+    n: usize,
+}
+
+impl Place {
+    /// The numbers of row `i` of the block, in the left or the right half of it.
+    #[inline(always)]
+    fn half(&self, i: usize, right: usize) -> Range<usize> {
+        let from = (right * 16).min(self.columns);
+        let start = (self.row + i) * self.n + self.column;
+        start + from..start + self.columns.min(from + 16)
+    }
+}
+
+/// Writes the results of at most 32 rows and of some columns, which are the caller's alone, to `c`, whose rows have `n` numbers. `sums` has four
+/// tiles for each 32 columns, and `slopes` as many if there is a slope to write.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn finish(
+    isa: Isa,
+    epilogue: &Epilogue,
+    c: &NumberParts,
+    n: usize,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    sums: &mut [Tile<f32>],
+    slopes: &mut [Tile<f32>],
+) {
+    let mut slopes_left = slopes.as_chunks_mut::<4>().0.iter_mut();
+    for (column, sums) in columns.clone().step_by(SIDE).zip(sums.as_chunks_mut::<4>().0) {
+        let place = Place { row: rows.start, rows: rows.len(), column, columns: SIDE.min(columns.end - column), n };
+        if let Some(bias) = epilogue.bias {
+            add_bias(isa, &bias[column..column + place.columns], sums);
+        }
+        if let Some(summand) = epilogue.summand {
+            add_summand(isa, summand, place, sums);
+        }
+        match &epilogue.last {
+            None => {}
+            Some(Last::Scale(factors)) => scale(isa, *factors, place, sums),
+            Some(Last::Activate(activation, None)) => activate(isa, *activation, sums),
+            Some(Last::Activate(activation, Some(_))) => {
+                let Some(slopes) = slopes_left.next() else { break };
+                activate_and_derive(isa, *activation, sums, slopes);
+            }
+        }
+    }
+    // SAFETY: tasks have blocks of their own.
+    unsafe {
+        c.write(isa, n, rows.clone(), columns.clone(), sums);
+        if let Some(Last::Activate(_, Some(slope))) = &epilogue.last {
+            slope.write(isa, n, rows, columns, slopes);
+        }
     }
 }
 
 versions! {
-    /// What the sums of a block of at most 32 × 32 begin with: the bias or the summand.
-    pub(super) fn start<V>(
-        epilogue: &Epilogue,
-        n: usize,
-        rows: Range<usize>,
-        columns: Range<usize>,
-        sums: &mut [Tile<f32>; 4],
-    ) {
-        for i in 0..SIDE {
-            for right in 0..2 {
-                let from = (columns.start + right * 16).min(columns.end);
-                let part = from..columns.end.min(from + 16);
-                let value = match (epilogue.bias, epilogue.summand) {
-                    (Some(bias), _) => V::load_some(&bias[part]),
-                    (_, Some(summand)) if i < rows.len() => {
-                        let row = (rows.start + i) * n;
-                        V::load_some(&summand[row + part.start..row + part.end])
-                    }
-                    _ => V::zero(),
-                };
-                value.store(sums[i / 16 * 2 + right].row_mut(i % 16));
+    fn add_bias<V>(bias: &[f32], sums: &mut [Tile<f32>; 4]) {
+        let half = bias.len().min(16);
+        let bias = [V::load_some(&bias[..half]), V::load_some(&bias[half..])];
+        for (tile, i) in sums.iter_mut().zip(0..) {
+            for row in tile.0.as_chunks_mut::<16>().0 {
+                V::load(row).add(bias[i % 2]).store(row);
             }
         }
     }
 }
 
 versions! {
-    /// Writes the results of a block of at most 32 × 32, which is the caller's alone, to `c`, whose rows have `n` numbers.
-    pub(super) fn finish<V>(
-        epilogue: &Epilogue,
-        c: &NumberParts,
-        n: usize,
-        rows: Range<usize>,
-        columns: Range<usize>,
-        sums: &[Tile<f32>; 4],
-    ) {
-        for (i, row) in rows.enumerate() {
+    fn add_summand<V>(summand: &[f32], place: Place, sums: &mut [Tile<f32>; 4]) {
+        for i in 0..place.rows {
             for right in 0..2 {
-                let from = (columns.start + right * 16).min(columns.end);
-                let at = row * n + from..row * n + columns.end.min(from + 16);
-                let sum = V::load(sums[i / 16 * 2 + right].row(i % 16));
-                let result = match &epilogue.last {
-                    None => sum,
-                    Some(Last::Scale(factors)) => sum.mul(factors.load(at.clone())),
-                    Some(Last::Activate(activation, None)) => activation.apply(sum).0,
-                    Some(Last::Activate(activation, Some(slope))) => {
-                        let (value, derivative) = activation.apply(sum);
-                        // SAFETY: tasks have blocks of their own.
-                        unsafe { slope.store(at.clone(), derivative) };
-                        value
-                    }
-                };
-                // SAFETY: as above.
-                unsafe { c.store(at, result) };
+                let row = sums[i / 16 * 2 + right].row_mut(i % 16);
+                V::load(row).add(V::load_some(&summand[place.half(i, right)])).store(row);
+            }
+        }
+    }
+}
+
+versions! {
+    fn scale<V>(factors: Numbers, place: Place, sums: &mut [Tile<f32>; 4]) {
+        for i in 0..place.rows {
+            for right in 0..2 {
+                let row = sums[i / 16 * 2 + right].row_mut(i % 16);
+                V::load(row).mul(factors.load(place.half(i, right))).store(row);
+            }
+        }
+    }
+}
+
+versions! {
+    fn activate<V>(activation: Activation, sums: &mut [Tile<f32>; 4]) {
+        for row in sums.iter_mut().flat_map(|tile| tile.0.as_chunks_mut::<16>().0) {
+            activation.apply(V::load(row)).0.store(row);
+        }
+    }
+}
+
+versions! {
+    fn activate_and_derive<V>(activation: Activation, sums: &mut [Tile<f32>; 4], slopes: &mut [Tile<f32>; 4]) {
+        for (sums, slopes) in sums.iter_mut().zip(slopes) {
+            for (sum, slope) in sums.0.as_chunks_mut::<16>().0.iter_mut().zip(slopes.0.as_chunks_mut::<16>().0) {
+                let (value, derivative) = activation.apply(V::load(sum));
+                value.store(sum);
+                derivative.store(slope);
             }
         }
     }

@@ -7,12 +7,12 @@ mod packed;
 use std::ops::Range;
 
 pub use epilogue::Then;
-use epilogue::{Epilogue, finish, start};
+use epilogue::{Epilogue, finish};
 pub use packed::PackedB;
 pub(crate) use packed::pack_panel;
 
 use crate::isa::versions;
-use crate::matrix::{Matrix, NumberParts, Numbers, NumbersMut};
+use crate::matrix::{Matrix, NumberParts, Numbers, NumbersMut, fence};
 use crate::micro::Multiplier;
 use crate::pool::{Buffer, Parts};
 use crate::tile::{Order, Tile};
@@ -22,6 +22,8 @@ use crate::{Isa, Pool, Precision};
 const DEPTH: usize = 16;
 /// Rows and columns that one product in registers has.
 const SIDE: usize = 32;
+/// So many of them side by side are written row by row, which memory likes better than block by block.
+const GROUP: usize = 4;
 
 /// `C [m, n] = A [m, k] · B [k, n]`, and what follows; see [`multiply`].
 ///
@@ -159,7 +161,9 @@ impl Product<'_> {
         let multiplier = Multiplier::new(self.isa, self.b.precision());
         let deepest = self.chunks.iter().map(|chunk| chunk.steps.len()).max().unwrap_or(0);
         let mut left = Buffer::<u32>::new(high * deepest * 2);
-        let mut results = Buffer::<f32>::new(if whole { 4 } else { high * wide * 4 });
+        // Of all rows between chunks, else of some blocks until they are written.
+        let mut results = Buffer::<f32>::new(if whole { GROUP.min(wide) * 4 } else { high * wide * 4 });
+        let mut slopes = Buffer::<f32>::new(if self.epilogue.has_slope() { GROUP.min(wide) * 4 } else { 0 });
         for (number, chunk) in self.chunks.iter().enumerate() {
             let (is_first, is_last) = (number == 0, number + 1 == self.chunks.len());
             let panel = chunk.steps.len() * 2;
@@ -169,58 +173,57 @@ impl Product<'_> {
             self.pack_left(rows.clone(), chunk, &mut left[..high * panel], sums);
             for (i, row) in rows.clone().step_by(SIDE).enumerate() {
                 let rows = row..rows.end.min(row + SIDE);
-                for (j, column) in columns.clone().step_by(SIDE).enumerate() {
-                    let right = self.b.panel(column / SIDE, chunk.first..chunk.first + chunk.steps.len());
-                    let at = if whole { 0 } else { (i * wide + j) * 4 };
-                    let Some(sums) = results[at..].first_chunk_mut() else { break };
+                let left = &left[i * panel..(i + 1) * panel];
+                let right = |column: usize| self.b.panel(column / SIDE, chunk.first..chunk.first + chunk.steps.len());
+                if whole && self.straight(&multiplier, left, right, &rows, &columns) {
+                    continue;
+                }
+                for (j, column) in columns.clone().step_by(GROUP * SIDE).enumerate() {
+                    let columns = column..columns.end.min(column + GROUP * SIDE);
+                    let results = &mut results[if whole { 0 } else { (i * wide + j * GROUP) * 4 }..];
+                    for (column, sums) in columns.clone().step_by(SIDE).zip(results.as_chunks_mut().0) {
+                        multiplier.multiply(left, right(column), sums, !is_first);
+                    }
                     if is_last {
-                        for row in rows.clone() {
-                            self.c.expect(row * n + column);
-                            self.c.expect(row * n + column + 16);
-                        }
-                    }
-                    let left = &left[i * panel..(i + 1) * panel];
-                    let columns = column..columns.end.min(column + SIDE);
-                    if whole && self.straight(&multiplier, left, right, &rows, &columns) {
-                        continue;
-                    }
-                    if is_first {
-                        start(self.isa, &self.epilogue, n, rows.clone(), columns.clone(), sums);
-                    }
-                    multiplier.multiply(left, right, sums, true);
-                    if is_last {
-                        finish(self.isa, &self.epilogue, &self.c, n, rows.clone(), columns, sums);
+                        finish(self.isa, &self.epilogue, &self.c, n, rows.clone(), columns, results, &mut slopes);
                     }
                 }
             }
         }
+        fence();
     }
 
-    /// Writes a whole block of 32 × 32 without a stop in tiles, if that can be: `false` if not.
-    fn straight(
+    /// Writes whole blocks of 32 × 32 without a stop in tiles, if that can be: `false` if not.
+    fn straight<'b>(
         &self,
         multiplier: &Multiplier,
         left: &[Tile<u32>],
-        right: &[Tile<u32>],
+        right: impl Fn(usize) -> &'b [Tile<u32>],
         rows: &Range<usize>,
         columns: &Range<usize>,
     ) -> bool {
         #[cfg(target_arch = "x86_64")]
         if let (Some(tiles), NumberParts::Fp32(c), true) = (multiplier.straight(), &self.c, self.epilogue.is_plain()) {
             use crate::amx::Start;
-            if rows.len() != SIDE || columns.len() != SIDE || left.is_empty() {
+            if rows.len() != SIDE || !columns.len().is_multiple_of(SIDE) || left.is_empty() {
                 return false;
             }
             let n = self.b.columns();
-            let part = rows.start * n + columns.start..(rows.end - 1) * n + columns.end;
-            let start = match (self.epilogue.bias, self.epilogue.summand) {
-                (Some(bias), _) => Start::At(bias[columns.clone()].as_ptr(), 0),
-                (_, Some(summand)) => Start::At(summand[part.clone()].as_ptr(), n),
-                _ => Start::Zero,
-            };
-            // SAFETY: `part` and what follows its rows are within C, and this block of it is this task's alone; the bias has 32 numbers, the
-            // summand is of the size of C.
-            unsafe { tiles.multiply_to(left, right, start, c.place(part), n) };
+            for column in columns.clone().step_by(SIDE) {
+                for row in rows.clone() {
+                    c.expect(row * n + column);
+                    c.expect(row * n + column + 16);
+                }
+                let part = rows.start * n + column..(rows.end - 1) * n + column + SIDE;
+                let start = match (self.epilogue.bias, self.epilogue.summand) {
+                    (Some(bias), _) => Start::At(bias[column..column + SIDE].as_ptr(), 0),
+                    (_, Some(summand)) => Start::At(summand[part.clone()].as_ptr(), n),
+                    _ => Start::Zero,
+                };
+                // SAFETY: `part` and what follows its rows are within C, and this block of it is this task's alone; the bias has 32 numbers,
+                // the summand is of the size of C.
+                unsafe { tiles.multiply_to(left, right(column), start, c.place(part), n) };
+            }
             return true;
         }
         let _ = (multiplier, left, right, rows, columns);

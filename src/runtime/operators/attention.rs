@@ -2,17 +2,16 @@
 
 use ort::operator::{BoxedKernel, ComputeContext, KernelContext};
 use retune_kernels::attention::{self, Attention, Bias, Gradients, InputGradients, Inputs};
-use retune_kernels::gemm::Matrix;
 use retune_kernels::{Dropout, Precision};
 
 use super::tensors::{floats, input, integers, matrix, output, wrong};
-use super::{Definition, Input, Threads};
+use super::{Definition, Input, Output, Threads};
 
 /// Queries, keys, values, starts, seed and perhaps the bias of distances; what was attended to, and the logarithm of the sum of exponentials.
 pub const FORWARD: Definition = Definition {
     name: "Attention",
     inputs: &[Input::Floats, Input::Floats, Input::Floats, Input::Integers, Input::Integers, Input::OptionalFloats],
-    outputs: 2,
+    outputs: &[Output::Floats; 2],
     kernel: forward,
 };
 
@@ -31,7 +30,7 @@ pub const BACKWARD: Definition = Definition {
         Input::Floats,
         Input::OptionalFloats,
     ],
-    outputs: 4,
+    outputs: &[Output::Floats; 4],
     kernel: backward,
 };
 
@@ -105,13 +104,13 @@ fn forward(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
     let settings = Settings::read(context)?;
     Ok(Box::new(move |context: &ComputeContext| {
         let (q, k, v) = (input(context, 0)?, input(context, 1)?, input(context, 2)?);
-        let ((tokens, width, q), (k_rows, k_width, k), (v_rows, v_width, v)) = (matrix(&q)?, matrix(&k)?, matrix(&v)?);
+        let (query, key, value) = (matrix(&q)?, matrix(&k)?, matrix(&v)?);
+        let (tokens, width) = (query.rows(), query.columns());
         let (at, seed, bias) = (input(context, 3)?, input(context, 4)?, optional(context, 5)?);
         let starts = starts(integers(&at)?);
-        settings.check([(tokens, width), (k_rows, k_width), (v_rows, v_width)], &starts)?;
+        settings.check([query, key, value].map(|m| (m.rows(), m.columns())), &starts)?;
         let bias = bias.as_ref().map(floats).transpose()?;
         let attention = settings.attention(&starts, integers(&seed)?, bias.as_ref());
-        let [query, key, value] = [q, k, v].map(|data| Matrix::new(data, tokens, width));
         let (mut out, mut sums) = (output(context, 0, &[tokens, width])?, output(context, 1, &[settings.heads, tokens])?);
         let (out, sums) = (out.try_extract_tensor_mut::<f32>()?.1, sums.try_extract_tensor_mut::<f32>()?.1);
         attention::forward(&Threads(context), &attention, &Inputs { query, key, value }, out, sums);
@@ -123,14 +122,14 @@ fn backward(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
     let settings = Settings::read(context)?;
     Ok(Box::new(move |context: &ComputeContext| {
         let (q, k, v) = (input(context, 0)?, input(context, 1)?, input(context, 2)?);
-        let ((tokens, width, q), (k_rows, k_width, k), (v_rows, v_width, v)) = (matrix(&q)?, matrix(&k)?, matrix(&v)?);
+        let (query, key, value) = (matrix(&q)?, matrix(&k)?, matrix(&v)?);
+        let (tokens, width) = (query.rows(), query.columns());
         let (at, seed, bias) = (input(context, 3)?, input(context, 4)?, optional(context, 8)?);
         let (out, sums, dy) = (input(context, 5)?, input(context, 6)?, input(context, 7)?);
         let starts = starts(integers(&at)?);
-        settings.check([(tokens, width), (k_rows, k_width), (v_rows, v_width)], &starts)?;
+        settings.check([query, key, value].map(|m| (m.rows(), m.columns())), &starts)?;
         let bias = bias.as_ref().map(floats).transpose()?;
         let attention = settings.attention(&starts, integers(&seed)?, bias.as_ref());
-        let [query, key, value] = [q, k, v].map(|data| Matrix::new(data, tokens, width));
         let (mut dq, mut dk, mut dv) =
             (output(context, 0, &[tokens, width])?, output(context, 1, &[tokens, width])?, output(context, 2, &[tokens, width])?);
         let mut dbias = output(context, 3, bias.as_ref().map_or(&[0], |(shape, _)| shape.as_slice()))?;

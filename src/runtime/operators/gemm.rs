@@ -1,50 +1,150 @@
-//! Matrix products of factors that are rounded to bfloat16.
+//! Matrix products of factors that are rounded to bfloat16, or that are there in bfloat16, and what follows them.
 
 use ort::operator::{BoxedKernel, ComputeContext, KernelContext};
+use ort::value::ValueRef;
 use retune_kernels::Precision::Bf16;
-use retune_kernels::gemm::{Matrix, PackedB, Then, gemm, multiply};
+use retune_kernels::gemm::{PackedB, Then, gemm, multiply};
+use retune_kernels::{Activation, Matrix};
 
-use super::tensors::{floats, input, matrix, output, write, wrong};
-use super::{Definition, Input, Threads};
+use super::tensors::{floats, input, matrix, numbers, numbers_mut, optional_output, output, write, wrong};
+use super::{Definition, Input, Output, Threads};
 
 /// `Gemm` of ONNX, without `alpha` and `beta`: op(a)·op(b) (+ c), c `[n]`.
-pub const GEMM: Definition =
-    Definition { name: "Gemm", inputs: &[Input::Floats, Input::Floats, Input::OptionalFloats], outputs: 1, kernel: product };
+pub const GEMM: Definition = Definition { name: "Gemm", inputs: &[Input::Any], outputs: &[Output::Floats], kernel: product };
+
+/// [`GEMM`] in bf16.
+pub const GEMM_BF16: Definition = Definition { name: "GemmBf16", outputs: &[Output::Bf16], ..GEMM };
+
+/// GELU of [`GEMM`], and its derivative there if it is wanted.
+pub const GELU: Definition =
+    Definition { name: "GemmGelu", inputs: &[Input::Any], outputs: &[Output::Bf16, Output::OptionalBf16], kernel: gelu };
+
+/// The product of two matrices, times the third input, element by element.
+pub const SCALE: Definition = Definition { name: "GemmScale", inputs: &[Input::Any], outputs: &[Output::Floats], kernel: scale };
+
+/// [`SCALE`] in bf16.
+pub const SCALE_BF16: Definition = Definition { name: "GemmScaleBf16", outputs: &[Output::Bf16], ..SCALE };
+
+/// The sum of the products of pairs of matrices, as many as `transB` has flags for the second of each, and of one more input if there is one.
+pub const SUM: Definition = Definition { name: "GemmSum", inputs: &[Input::Any], outputs: &[Output::Floats], kernel: sum };
 
 /// The gradients of a linear layer's weight and bias: dyᵀ·x and the sums of dy's columns, from dy `[tokens, out]` and x `[tokens, in]`.
 pub const WEIGHT_GRADIENT: Definition =
-    Definition { name: "LinearWeightGrad", inputs: &[Input::Floats, Input::Floats], outputs: 2, kernel: weight_gradient };
+    Definition { name: "LinearWeightGrad", inputs: &[Input::Any], outputs: &[Output::Floats; 2], kernel: weight_gradient };
+
+fn flag(context: &KernelContext, name: &str) -> bool {
+    context.get::<i64>(name) == Some(1)
+}
+
+fn transposed(matrix: Matrix<'_>, is_transposed: bool) -> Matrix<'_> {
+    if is_transposed { matrix.t() } else { matrix }
+}
+
+/// Whether the factors multiply.
+fn check(a: &Matrix, b: &Matrix) -> ort::Result<()> {
+    if a.columns() == b.rows() {
+        return Ok(());
+    }
+    Err(wrong(format!("factors of {}×{} and {}×{} do not multiply", a.rows(), a.columns(), b.rows(), b.columns())))
+}
+
+/// The bias of a product of `width` columns, in input `index`, if it is there.
+fn bias<'v>(value: Option<&'v ValueRef<'_>>, width: usize) -> ort::Result<Option<&'v [f32]>> {
+    let bias = value.map(floats).transpose()?.map(|(_, bias)| bias);
+    if bias.is_some_and(|bias| bias.len() != width) {
+        return Err(wrong(format!("a bias of {width} numbers is wanted")));
+    }
+    Ok(bias)
+}
+
+/// Input `index`, if the node has it.
+fn optional(context: &ComputeContext, index: usize) -> ort::Result<Option<ValueRef<'_>>> {
+    if context.num_inputs()? > index { context.input(index) } else { Ok(None) }
+}
 
 fn product(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
-    let flag = |name: &str| context.get::<i64>(name).unwrap_or(0) == 1;
-    let (trans_a, trans_b) = (flag("transA"), flag("transB"));
+    let (trans_a, trans_b) = (flag(context, "transA"), flag(context, "transB"));
     Ok(Box::new(move |context: &ComputeContext| {
-        let (a, b) = (input(context, 0)?, input(context, 1)?);
-        let bias = if context.num_inputs()? > 2 { context.input(2)? } else { None };
-        let ((rows, columns, a), (b_rows, b_columns, b)) = (matrix(&a)?, matrix(&b)?);
-        let (a, b) = (Matrix::new(a, rows, columns), Matrix::new(b, b_rows, b_columns));
-        let (a, b) = (if trans_a { a.t() } else { a }, if trans_b { b.t() } else { b });
-        let bias = bias.as_ref().map(floats).transpose()?;
-        let (m, n) = (a.rows(), b.columns());
-        if a.columns() != b.rows() || bias.as_ref().is_some_and(|(_, bias)| bias.len() != n) {
-            return Err(wrong(format!("factors of {m}×{} and {}×{n}, or their bias, do not fit", a.columns(), b.rows())));
+        let (a, b, c) = (input(context, 0)?, input(context, 1)?, optional(context, 2)?);
+        let (a, b) = (transposed(matrix(&a)?, trans_a), transposed(matrix(&b)?, trans_b));
+        check(&a, &b)?;
+        let then = bias(c.as_ref(), b.columns())?.map_or(Then::Store, Then::Bias);
+        let mut y = output(context, 0, &[a.rows(), b.columns()])?;
+        gemm(&Threads(context), Bf16, a, b, then, numbers_mut(&mut y)?);
+        Ok(())
+    }))
+}
+
+fn gelu(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
+    let trans_b = flag(context, "transB");
+    Ok(Box::new(move |context: &ComputeContext| {
+        let (a, b, c) = (input(context, 0)?, input(context, 1)?, optional(context, 2)?);
+        let (a, b) = (matrix(&a)?, transposed(matrix(&b)?, trans_b));
+        check(&a, &b)?;
+        let shape = [a.rows(), b.columns()];
+        let (mut y, mut slope) = (output(context, 0, &shape)?, optional_output(context, 1, &shape)?);
+        let then = Then::Activate {
+            bias: bias(c.as_ref(), b.columns())?,
+            activation: Activation::Gelu,
+            slope: slope.as_mut().map(numbers_mut).transpose()?,
+        };
+        gemm(&Threads(context), Bf16, a, b, then, numbers_mut(&mut y)?);
+        Ok(())
+    }))
+}
+
+fn scale(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
+    let trans_b = flag(context, "transB");
+    Ok(Box::new(move |context: &ComputeContext| {
+        let (a, b, factors) = (input(context, 0)?, input(context, 1)?, input(context, 2)?);
+        let (a, b, (shape, factors)) = (matrix(&a)?, transposed(matrix(&b)?, trans_b), numbers(&factors)?);
+        check(&a, &b)?;
+        if shape != [a.rows(), b.columns()] {
+            return Err(wrong(format!("factors of {shape:?} do not fit a product of {}×{}", a.rows(), b.columns())));
         }
-        let then = bias.map_or(Then::Store, |(_, bias)| Then::Bias(bias));
-        write(context, 0, &[m, n], |c| gemm(&Threads(context), Bf16, a, b, then, c))
+        let mut y = output(context, 0, &shape)?;
+        gemm(&Threads(context), Bf16, a, b, Then::Scale(factors), numbers_mut(&mut y)?);
+        Ok(())
+    }))
+}
+
+fn sum(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
+    let flags: Vec<i64> = context.get("transB").ok_or_else(|| wrong("`transB` is missing"))?;
+    Ok(Box::new(move |context: &ComputeContext| {
+        let inputs = (0..2 * flags.len()).map(|i| input(context, i)).collect::<ort::Result<Vec<_>>>()?;
+        let (mut left, mut right) = (Vec::new(), Vec::new());
+        for (pair, &flag) in inputs.chunks_exact(2).zip(&flags) {
+            let (a, b) = (matrix(&pair[0])?, transposed(matrix(&pair[1])?, flag == 1));
+            check(&a, &b)?;
+            left.push(a);
+            right.push(b);
+        }
+        let (Some(a), Some(b)) = (left.first(), right.first()) else { return Err(wrong("there is no product")) };
+        let shape = [a.rows(), b.columns()];
+        if left.iter().any(|a| a.rows() != shape[0]) || right.iter().any(|b| b.columns() != shape[1]) {
+            return Err(wrong("the products differ in shape"));
+        }
+        let summand = optional(context, inputs.len())?;
+        let summand = summand.as_ref().map(floats).transpose()?;
+        if summand.as_ref().is_some_and(|(of, _)| of[..] != shape) {
+            return Err(wrong("what is added to the products has another shape"));
+        }
+        let then = summand.map_or(Then::Store, |(_, summand)| Then::Add(summand));
+        let pool = Threads(context);
+        let right = PackedB::pack_all(&pool, Bf16, &right);
+        write(context, 0, &shape, |c| multiply(&pool, &left, &right, then, None, c))
     }))
 }
 
 fn weight_gradient(_: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
     Ok(Box::new(|context: &ComputeContext| {
         let (dy, x) = (input(context, 0)?, input(context, 1)?);
-        let ((tokens, to, dy), (rows, from, x)) = (matrix(&dy)?, matrix(&x)?);
-        if tokens != rows {
-            return Err(wrong(format!("{tokens} gradients for {rows} tokens")));
-        }
-        let mut sums = output(context, 1, &[to])?;
+        let (dy, x) = (matrix(&dy)?.t(), matrix(&x)?);
+        check(&dy, &x)?;
+        let mut sums = output(context, 1, &[dy.rows()])?;
         let sums = sums.try_extract_tensor_mut::<f32>()?.1;
         let pool = Threads(context);
-        let x = PackedB::pack(&pool, Bf16, Matrix::new(x, rows, from));
-        write(context, 0, &[to, from], |dw| multiply(&pool, Matrix::new(dy, tokens, to).t(), &x, Then::Store, Some(sums), dw))
+        let right = PackedB::pack(&pool, Bf16, x);
+        write(context, 0, &[dy.rows(), x.columns()], |dw| multiply(&pool, &[dy], &right, Then::Store, Some(sums), dw))
     }))
 }

@@ -1,25 +1,25 @@
 //! Layer normalization of a sum, and the gradient of layer normalization.
 
 use ort::operator::{BoxedKernel, ComputeContext, KernelContext};
-use retune_kernels::norm::{self, Inputs, LayerNorm, Outputs};
+use retune_kernels::norm::{self, Gradients, Inputs, LayerNorm, Outputs};
 
-use super::tensors::{floats, input, output, wrong};
-use super::{Definition, Input, Threads};
+use super::tensors::{bf16, floats, input, optional_output, output, wrong};
+use super::{Definition, Input, Output, Threads};
 
-/// Two summands, scale and bias; what comes out, the sum, its means and the inverses of its standard deviations.
+/// Two summands, scale and bias; what comes out, the sum, its means and the inverses of its standard deviations, and what comes out in bf16.
 pub const ADD: Definition = Definition {
     name: "AddLayerNormalization",
     inputs: &[Input::Floats, Input::Floats, Input::Floats, Input::Floats],
-    outputs: 4,
+    outputs: &[Output::Floats, Output::Floats, Output::Floats, Output::Floats, Output::OptionalBf16],
     kernel: add,
 };
 
 /// What was normalised, scale, means, inverses of standard deviations and the gradient of what came out; the gradients of what was
-/// normalised, of the scale and of the bias.
+/// normalised, of the scale and of the bias, and the first of them in bf16.
 pub const BACKWARD: Definition = Definition {
     name: "LayerNormalizationGrad",
     inputs: &[Input::Floats, Input::Floats, Input::Floats, Input::Floats, Input::Floats],
-    outputs: 3,
+    outputs: &[Output::Floats, Output::Floats, Output::Floats, Output::OptionalBf16],
     kernel: backward,
 };
 
@@ -40,8 +40,10 @@ fn add(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
         }
         let (mut y, mut sum) = (output(context, 0, &shape)?, output(context, 1, &shape)?);
         let (mut mean, mut inverse) = (output(context, 2, &[count, 1])?, output(context, 3, &[count, 1])?);
+        let mut low = optional_output(context, 4, &shape)?;
         let outputs = Outputs {
             y: y.try_extract_tensor_mut::<f32>()?.1,
+            low: low.as_mut().map(bf16).transpose()?,
             sum: Some(sum.try_extract_tensor_mut::<f32>()?.1),
             mean: mean.try_extract_tensor_mut::<f32>()?.1,
             inverse: inverse.try_extract_tensor_mut::<f32>()?.1,
@@ -65,8 +67,14 @@ fn backward(_: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
         let (mut dx, mut dweight, mut dbias) =
             (output(context, 0, &shape)?, output(context, 1, &[width])?, output(context, 2, &[width])?);
         let (dx, dweight) = (dx.try_extract_tensor_mut::<f32>()?.1, dweight.try_extract_tensor_mut::<f32>()?.1);
-        let dbias = dbias.try_extract_tensor_mut::<f32>()?.1;
-        norm::backward(&Threads(context), &Inputs { x, mean, inverse, weight }, dy, dx, dweight, Some(dbias));
+        let mut low = optional_output(context, 3, &shape)?;
+        let gradients = Gradients {
+            x: dx,
+            low: low.as_mut().map(bf16).transpose()?,
+            weight: dweight,
+            bias: Some(dbias.try_extract_tensor_mut::<f32>()?.1),
+        };
+        norm::backward(&Threads(context), &Inputs { x, mean, inverse, weight }, dy, gradients);
         Ok(())
     }))
 }

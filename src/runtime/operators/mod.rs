@@ -25,6 +25,11 @@ const ALL: &[Definition] = &[
     gelu::FORWARD,
     gelu::BACKWARD,
     gemm::GEMM,
+    gemm::GEMM_BF16,
+    gemm::GELU,
+    gemm::SCALE,
+    gemm::SCALE_BF16,
+    gemm::SUM,
     gemm::WEIGHT_GRADIENT,
     layer_norm::ADD,
     layer_norm::BACKWARD,
@@ -35,8 +40,7 @@ const ALL: &[Definition] = &[
 struct Definition {
     name: &'static str,
     inputs: &'static [Input],
-    /// The number of outputs, all of them floats.
-    outputs: usize,
+    outputs: &'static [Output],
     kernel: fn(&KernelContext) -> ort::Result<BoxedKernel<'static>>,
 }
 
@@ -46,6 +50,16 @@ enum Input {
     Floats,
     OptionalFloats,
     Integers,
+    /// This and all that follow are of any type.
+    Any,
+}
+
+/// The type of an output.
+#[derive(Clone, Copy)]
+enum Output {
+    Floats,
+    Bf16,
+    OptionalBf16,
 }
 
 impl Operator for Definition {
@@ -64,11 +78,16 @@ impl Operator for Definition {
             Input::Floats => OperatorInput::required(TensorElementType::Float32),
             Input::OptionalFloats => OperatorInput::optional(TensorElementType::Float32),
             Input::Integers => OperatorInput::required(TensorElementType::Int64),
+            Input::Any => OperatorInput::variadic(1),
         })
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
-        (0..self.outputs).map(|_| OperatorOutput::required(TensorElementType::Float32))
+        self.outputs.iter().map(|output| match output {
+            Output::Floats => OperatorOutput::required(TensorElementType::Float32),
+            Output::Bf16 => OperatorOutput::required(TensorElementType::Bfloat16),
+            Output::OptionalBf16 => OperatorOutput::optional(TensorElementType::Bfloat16),
+        })
     }
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {

@@ -1,0 +1,66 @@
+//! Values that only products read, in bf16; others that products read too, in bf16 besides.
+
+use super::super::graph::{Node, Value};
+use super::super::proto::OWN;
+use super::super::shape::DataType;
+use super::Nodes;
+
+/// Whether input `at` of `node` is rounded to bf16 by it.
+pub fn rounds(node: &Node, at: usize) -> bool {
+    node.domain == OWN
+        && match node.op {
+            "Gemm" | "GemmGelu" | "GemmScale" => at < 2,
+            "GemmSum" => at / 2 < node.ints("transB").len(),
+            "LinearWeightGrad" => true,
+            _ => false,
+        }
+}
+
+/// The operator that writes its result in bf16 instead.
+fn narrow(op: &str) -> Option<&'static str> {
+    Some(match op {
+        "Gemm" => "GemmBf16",
+        "GemmScale" => "GemmScaleBf16",
+        _ => return None,
+    })
+}
+
+/// Whether the operator can write its first output in bf16 besides, as its last one.
+fn doubles(op: &str) -> bool {
+    matches!(op, "AddLayerNormalization" | "LayerNormalizationGrad")
+}
+
+pub fn fuse(nodes: &mut Nodes) {
+    for i in 0..nodes.len() {
+        let Some(mut node) = nodes.get(i).filter(|node| node.domain == OWN).cloned() else { continue };
+        if let Some(op) = narrow(node.op)
+            && node.outputs.iter().all(|&output| nodes.is_rounded(output))
+        {
+            node.outputs.iter().for_each(|&output| nodes.graph.retype(output, DataType::Bf16));
+            nodes.replace(i, Node { op, ..node });
+        } else if doubles(node.op)
+            && let Some(&output) = node.outputs.first()
+            && let Some(low) = reroute(nodes, output)
+        {
+            node.outputs.push(low);
+            nodes.replace(i, node);
+        }
+    }
+}
+
+/// Lets the products that read `value` read it in bf16. `None` when there is none.
+fn reroute(nodes: &mut Nodes, value: Value) -> Option<Value> {
+    let readers = nodes.readers(value).iter().copied();
+    let products: Vec<_> = readers.filter(|&(i, at)| nodes.get(i).is_some_and(|node| rounds(node, at))).collect();
+    if products.is_empty() {
+        return None;
+    }
+    let low = nodes.graph.another(value, DataType::Bf16);
+    for (i, at) in products {
+        if let Some(mut node) = nodes.get(i).cloned() {
+            node.inputs[at] = low;
+            nodes.replace(i, node);
+        }
+    }
+    Some(low)
+}
