@@ -2,6 +2,7 @@
 
 use crate::Pool;
 use crate::isa::versions;
+use crate::matrix::fence;
 use crate::pool::Parts;
 
 /// Rows that one task has. Fixed, as gradients of weights are summed up block by block.
@@ -55,6 +56,7 @@ pub fn forward(pool: &dyn Pool, norm: &LayerNorm, x: &[f32], residual: Option<&[
         // SAFETY: as above.
         let low = low.as_ref().map(|low| unsafe { low.part(all.clone()) });
         forward_rows(isa, norm, &x[all.clone()], residual.map(|r| &r[all]), y, low, sum, mean, inverse);
+        fence();
     });
 }
 
@@ -96,7 +98,13 @@ versions! {
             }
             *inverse = 1.0 / (squares.sum() / count + norm.epsilon).sqrt();
             if let Some(sum) = &mut sum {
-                sum[all.clone()].copy_from_slice(y);
+                // Only the gradient reads it.
+                for (sum, y) in sum[all.clone()].chunks_mut(16).zip(y.chunks(16)) {
+                    match sum.first_chunk_mut() {
+                        Some(sum) => V::load_some(y).stream(sum),
+                        None => sum.copy_from_slice(y),
+                    }
+                }
             }
             let mut low = low.as_deref_mut().map(|low| &mut low[all]);
             let factor = V::splat(*inverse);
@@ -260,8 +268,7 @@ mod tests {
         let [mut mean, mut inverse] = [(); 2].map(|()| vec![f32::NAN; rows]);
         let [mut dweight, mut dbias] = [(); 2].map(|()| vec![f32::NAN; width]);
         let [mut low, mut dlow] = [(); 2].map(|()| vec![0; x.len()]);
-        let outputs =
-            Outputs { y: &mut y, low: Some(&mut low), sum: Some(&mut sum), mean: &mut mean, inverse: &mut inverse };
+        let outputs = Outputs { y: &mut y, low: Some(&mut low), sum: Some(&mut sum), mean: &mut mean, inverse: &mut inverse };
         forward(pool, &norm, x, Some(residual), outputs);
         let inputs = Inputs { x: &sum, mean: &mean, inverse: &inverse, weight };
         let gradients = Gradients { x: &mut dx, low: Some(&mut dlow), weight: &mut dweight, bias: Some(&mut dbias) };

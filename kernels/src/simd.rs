@@ -11,6 +11,11 @@ pub(crate) trait Vector: Copy {
     fn splat(x: f32) -> Self;
     fn load(from: &[f32; 16]) -> Self;
     fn store(self, to: &mut [f32; 16]);
+    /// [`Vector::store`] past the caches, where that can be: for what is not read soon. A fence must follow.
+    #[inline(always)]
+    fn stream(self, to: &mut [f32; 16]) {
+        self.store(to);
+    }
     fn load_bf16(from: &[u16; 16]) -> Self;
     /// Rounded to nearest, ties to even; NaN stays NaN.
     fn store_bf16(self, to: &mut [u16; 16]);
@@ -362,6 +367,18 @@ mod x86 {
         fn store(self, to: &mut [f32; 16]) {
             // SAFETY: see `wide`; 16 numbers are written to an array of 16.
             unsafe { _mm512_storeu_ps(to.as_mut_ptr(), self.0) }
+        }
+
+        #[inline(always)]
+        fn stream(self, to: &mut [f32; 16]) {
+            // SAFETY: see `wide`; 16 numbers are written to an array of 16, past the caches only where it is aligned for that.
+            unsafe {
+                if to.as_ptr().cast::<__m512>().is_aligned() {
+                    _mm512_stream_ps(to.as_mut_ptr(), self.0);
+                } else {
+                    _mm512_storeu_ps(to.as_mut_ptr(), self.0);
+                }
+            }
         }
 
         #[inline(always)]

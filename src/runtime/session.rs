@@ -52,8 +52,12 @@ pub(super) fn commit(model: &[u8], runtime: &Runtime) -> Result<ort::session::Se
         None => builder,
     };
     let builder = builder.with_operators(operators::domain()?).map_err(|e| fail(e.to_string()))?;
-    // Idle threads that spin take the processor from rayon's, which prepare batches and update weights between runs.
-    let mut builder = builder.with_config_entry("session.intra_op.allow_spinning", "0").map_err(|e| fail(e.to_string()))?;
+    // Between operators threads wait awake, as waking one takes longer than many operators; between runs they must not, where they would take the
+    // processor from rayon's, which prepare batches and update weights.
+    let mut builder = builder;
+    for (entry, value) in [("session.intra_op.allow_spinning", "1"), ("session.force_spinning_stop", "1")] {
+        builder = builder.with_config_entry(entry, value).map_err(|e| fail(e.to_string()))?;
+    }
     if let Device::Cuda { number, name, .. } = &runtime.device {
         builder = on_cuda(builder, *number).with_context(|| {
             format!("CUDA on {name} cannot be used; `device: cpu` computes on the processor, `retune devices` says what is there")

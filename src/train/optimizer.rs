@@ -194,6 +194,9 @@ struct Moments {
     second: Vec<f32>,
     width: usize,
     treatment: Treatment,
+    /// Of each row, whether it ever had a gradient; `None` until a step needs to know. Most rows of a vocabulary have none in a training, and
+    /// without moments they need not be read.
+    moved: Option<Vec<bool>>,
 }
 
 /// AdamW with its state.
@@ -229,7 +232,7 @@ impl Optimizer {
             .map(|(shape, treatment)| {
                 let size = shape.iter().product();
                 let width = shape.last().copied().unwrap_or(1).max(1);
-                Moments { first: vec![0.0; size], second: vec![0.0; size], width, treatment }
+                Moments { first: vec![0.0; size], second: vec![0.0; size], width, treatment, moved: None }
             })
             .collect();
         Optimizer { settings, moments, steps: 0 }
@@ -243,7 +246,10 @@ impl Optimizer {
     /// Goes on after `steps` steps; the moments are to be filled in.
     pub fn resume(&mut self, steps: i32) -> impl Iterator<Item = (&mut [f32], &mut [f32])> {
         self.steps = steps;
-        self.moments.iter_mut().map(|m| (m.first.as_mut_slice(), m.second.as_mut_slice()))
+        self.moments.iter_mut().map(|m| {
+            m.moved = None;
+            (m.first.as_mut_slice(), m.second.as_mut_slice())
+        })
     }
 
     /// One step: every weight is moved against its gradient times `clip`. Weights and gradients are in the order given to [`Optimizer::new`].
@@ -271,19 +277,38 @@ impl Moments {
     fn step(&mut self, factors: Factors, weight: &mut [f32], gradient: &Gradient) {
         // Whole rows, about 16k elements: large enough to be worth a task, small enough to spread over the cores.
         let rows = (1usize << 14).div_ceil(self.width);
-        let block = rows * self.width;
+        let (width, block, isa) = (self.width, rows * self.width, Isa::best());
+        let mut moved = match gradient {
+            Gradient::Dense(_) => Vec::new(),
+            Gradient::Rows(_) => self.moved.take().unwrap_or_else(|| self.moved_rows()),
+        };
         let parts = weight.par_chunks_mut(block).zip(self.first.par_chunks_mut(block)).zip(self.second.par_chunks_mut(block));
-        let (width, isa) = (self.width, Isa::best());
-        parts.enumerate().for_each(|(i, ((w, m), v))| match gradient {
-            Gradient::Dense(g) => update(isa, factors, w, m, v, &g[i * block..i * block + m.len()]),
-            Gradient::Rows(table) => {
-                let zeros = vec![0.0; width];
-                let lines = w.chunks_mut(width).zip(m.chunks_mut(width)).zip(v.chunks_mut(width));
-                for (r, ((w, m), v)) in lines.enumerate() {
-                    update(isa, factors, w, m, v, table.row(i * rows + r).unwrap_or(&zeros));
-                }
+        self.moved = match gradient {
+            Gradient::Dense(g) => {
+                parts.enumerate().for_each(|(i, ((w, m), v))| update(isa, factors, w, m, v, &g[i * block..i * block + m.len()]));
+                None
             }
-        });
+            Gradient::Rows(table) => {
+                parts.zip(moved.par_chunks_mut(rows)).enumerate().for_each(|(i, (((w, m), v), moved))| {
+                    let zeros = vec![0.0; width];
+                    let lines = w.chunks_mut(width).zip(m.chunks_mut(width)).zip(v.chunks_mut(width)).zip(moved);
+                    for (r, (((w, m), v), moved)) in lines.enumerate() {
+                        let gradient = table.row(i * rows + r);
+                        *moved |= gradient.is_some();
+                        if *moved || factors.keep != 1.0 {
+                            update(isa, factors, w, m, v, gradient.unwrap_or(&zeros));
+                        }
+                    }
+                });
+                Some(moved)
+            }
+        };
+    }
+
+    /// The rows that have moments.
+    fn moved_rows(&self) -> Vec<bool> {
+        let moments = self.first.par_chunks(self.width).zip(self.second.par_chunks(self.width));
+        moments.map(|(first, second)| first.iter().chain(second).any(|&x| x != 0.0)).collect()
     }
 }
 
@@ -322,6 +347,35 @@ mod tests {
             y.step(0.1, 0.5, vec![&mut b], &[Gradient::Dense(&dense)]);
         }
         assert_eq!(a, b);
+    }
+
+    /// Rows without moments are left out, whichever came first, and also by an optimizer that goes on from moments.
+    #[test]
+    fn rows_that_never_had_a_gradient_stay_as_a_dense_weight_would() {
+        for weight_decay in [0.0, 0.01] {
+            let settings = AdamW { weight_decay, ..AdamW::default() };
+            let new = || Optimizer::new(settings, [("w", &[5usize, 2][..])].into_iter());
+            let (mut x, mut y) = (new(), new());
+            let start: Vec<f32> = (0..10).map(|i| i as f32 / 7.0 - 0.6).collect();
+            let (mut a, mut b) = (start.clone(), start.clone());
+            for (step, entries) in [[3, 1], [1, 0], [0, 3]].into_iter().enumerate() {
+                let mut table = Rows::new(2);
+                table.add(&entries, &[0.5, -1.0, 0.25, 2.0]);
+                let dense = table.dense(10);
+                x.step(0.1, 0.5, vec![&mut a], &[Gradient::Rows(table)]);
+                y.step(0.1, 0.5, vec![&mut b], &[Gradient::Dense(&dense)]);
+                assert_eq!(a, b);
+                if step == 1 {
+                    let mut other = new();
+                    for ((first, second), (m, v)) in other.resume(2).zip(x.moments()) {
+                        first.copy_from_slice(m);
+                        second.copy_from_slice(v);
+                    }
+                    x = other;
+                }
+            }
+            assert_eq!(a[4..6] == start[4..6], weight_decay == 0.0);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 use super::{Attention, Inputs, Operand, SIDE, Scores, Task};
-use crate::matrix::{Matrix, Numbers};
 use crate::isa::versions;
 use crate::math::exp;
+use crate::matrix::{Matrix, Numbers};
 use crate::micro::Multiplier;
 use crate::pool::{Buffer, Parts, blocks};
 use crate::simd::{Plain, Vector};

@@ -115,7 +115,7 @@ impl Grid {
         let mut best = (f64::INFINITY, Grid { rows: SIDE, columns: SIDE });
         for cuts in 1..=n.min(32) {
             let columns = n.div_ceil(cuts);
-            for rows in [1, 2, 3, 4, 6, 8, 12, 16] {
+            for rows in [1, 2, 3, 4, 6, 8] {
                 // Sums between depths stay in the second-level cache.
                 if rows > m.max(4) || (steps > DEPTH && rows * columns > 128) {
                     continue;

@@ -17,7 +17,9 @@ pub fn fuse(nodes: &mut Nodes) {
 fn is_sum(nodes: &Nodes, i: usize) -> bool {
     let shape = |value: &Value| nodes.graph.shape(*value);
     nodes.get(i).is_some_and(|node| {
-        node.op == "Add" && node.domain.is_empty() && node.outputs.iter().chain(&node.inputs).map(shape).is_sorted_by(|a, b| a == b)
+        node.op == "Add"
+            && node.domain.is_empty()
+            && node.outputs.iter().chain(&node.inputs).map(shape).is_sorted_by(|a, b| a == b)
     })
 }
 

@@ -1,0 +1,105 @@
+use super::*;
+use crate::onnx::finite_differences::run;
+use crate::onnx::{DataType, Gradient, differentiate};
+use crate::shape;
+
+const TOKENS: usize = 40;
+const WIDTH: usize = 64;
+
+fn numbers(count: usize, seed: usize) -> Vec<f32> {
+    (0..count).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.5 - 1.0).collect()
+}
+
+/// A feed-forward block after three layers that read the same input, and all its gradients. `keep` makes what GELU gives an output.
+fn block(keep: bool) -> (Graph, Vec<(&'static str, Vec<usize>)>) {
+    let g = Graph::with(Operators::Own { bf16: true });
+    let shapes = vec![
+        ("x", vec![TOKENS, WIDTH]),
+        ("q", vec![WIDTH, WIDTH]),
+        ("k", vec![WIDTH, WIDTH]),
+        ("v", vec![WIDTH, WIDTH]),
+        ("w1", vec![2 * WIDTH, WIDTH]),
+        ("b1", vec![2 * WIDTH]),
+        ("w2", vec![WIDTH, 2 * WIDTH]),
+        ("b2", vec![WIDTH]),
+        ("scale", vec![WIDTH]),
+        ("shift", vec![WIDTH]),
+    ];
+    let input =
+        |(name, shape): &(&'static str, Vec<usize>)| g.input(name, DataType::F32, shape.iter().map(|&d| d.into()).collect());
+    let inputs: Vec<Value> = shapes.iter().map(input).collect();
+    let [x, q, k, v, w1, b1, w2, b2, scale, shift] = inputs[..] else { panic!("ten inputs") };
+    let product = g.mul(g.linear(x, q, None), g.linear(x, k, None));
+    let x1 = g.add_layer_norm(g.mul(product, g.linear(x, v, None)), x, scale, shift, 1e-5);
+    let wide = g.gelu(g.linear(x1, w1, Some(b1)));
+    let y = g.add_layer_norm(g.linear(wide, w2, Some(b2)), x1, scale, shift, 1e-5);
+    let loss = g.mean_all(g.mul(y, g.constant(&[TOKENS, WIDTH], &numbers(TOKENS * WIDTH, 99))));
+    for (i, gradient) in differentiate(&g, loss, &inputs).unwrap().into_iter().enumerate() {
+        let Gradient::Dense(value) = gradient else { panic!("{gradient:?}") };
+        g.output(&format!("d{}", shapes[i].0), value);
+    }
+    if keep {
+        g.output("wide", wide);
+    }
+    g.output("y", y);
+    (g, shapes)
+}
+
+fn count(g: &Graph, op: &str) -> usize {
+    g.nodes().iter().filter(|node| node.op == op && node.domain == OWN).count()
+}
+
+fn length(x: &[f32]) -> f32 {
+    x.iter().map(|x| x * x).sum::<f32>().sqrt()
+}
+
+fn outputs(g: &Graph, shapes: &[(&'static str, Vec<usize>)]) -> Vec<Vec<f32>> {
+    let data: Vec<Vec<f32>> = shapes.iter().enumerate().map(|(i, (_, shape))| numbers(shape.iter().product(), i)).collect();
+    let inputs: Vec<(&str, &[usize], &[f32])> =
+        shapes.iter().zip(&data).map(|((name, shape), data)| (*name, &shape[..], &data[..])).collect();
+    run(g, &inputs).into_iter().map(|(_, data)| data).collect()
+}
+
+#[test]
+fn a_block_stays_the_same() {
+    let (plain, shapes) = block(false);
+    let (fused, _) = block(false);
+    fuse(&fused);
+    for (op, times) in [("GemmGelu", 1), ("GemmScaleBf16", 1), ("GemmSum", 2), ("Gelu", 0), ("GeluGrad", 0)] {
+        assert_eq!(count(&fused, op), times, "{op}");
+    }
+    assert!(fused.nodes().len() < plain.nodes().len());
+    for ((name, expected), found) in
+        shapes.iter().map(|s| s.0).chain(["y"]).zip(outputs(&plain, &shapes)).zip(outputs(&fused, &shapes))
+    {
+        let difference: Vec<f32> = expected.iter().zip(&found).map(|(a, b)| a - b).collect();
+        // The slope of GELU and the summands of biases are rounded to bf16, 8 bits of mantissa.
+        let off = length(&difference) / length(&expected);
+        assert!(off <= 4e-3, "{name} is off by {off:.1e}");
+    }
+}
+
+/// An output of the graph is there in single precision, whatever reads it besides.
+#[test]
+fn outputs_stay() {
+    let (g, shapes) = block(true);
+    fuse(&g);
+    assert_eq!((count(&g, "GemmGelu"), count(&g, "Gelu"), count(&g, "GeluGrad")), (0, 1, 1));
+    assert!(g.outputs().iter().all(|&value| g.data_type(value) == DataType::F32));
+    let wide = &outputs(&g, &shapes)[shapes.len()];
+    assert_eq!(wide.len(), TOKENS * 2 * WIDTH);
+}
+
+#[test]
+fn other_operators_stay() {
+    for operators in [Operators::Released, Operators::Own { bf16: false }] {
+        let g = Graph::with(operators);
+        let x = g.input("x", DataType::F32, shape!["n", 8]);
+        let w = g.input("w", DataType::F32, shape![8, 8]);
+        g.output("y", g.linear(g.gelu(g.linear(x, w, None)), w, None));
+        let before = g.nodes().len();
+        fuse(&g);
+        assert_eq!(g.nodes().len(), before);
+        assert_eq!(count(&g, "GemmGelu"), 0);
+    }
+}

@@ -7,7 +7,8 @@ use super::tensors::{floats, input, write, wrong};
 use super::{Definition, Input, Output, Threads};
 
 /// GELU, exactly, by the error function.
-pub const FORWARD: Definition = Definition { name: "Gelu", inputs: &[Input::Floats], outputs: &[Output::Floats], kernel: forward };
+pub const FORWARD: Definition =
+    Definition { name: "Gelu", inputs: &[Input::Floats], outputs: &[Output::Floats], kernel: forward };
 
 /// x and the gradient of GELU's output; the gradient of x.
 pub const BACKWARD: Definition =
