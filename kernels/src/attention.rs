@@ -7,11 +7,14 @@ mod forward;
 pub use backward::{Gradients, InputGradients, backward};
 pub use forward::forward;
 
-use crate::dropout::Dropout;
+use std::f32::consts::LOG2_E;
+
+use crate::dropout::{Dropout, Rows};
 use crate::gemm::Matrix;
-use crate::pool::Buffer;
-use crate::simd::{Vector, Words};
-use crate::tile::{Order, Tile};
+use crate::isa::versions;
+use crate::pool::{Buffer, Parts};
+use crate::simd::{Plain, Vector, Words};
+use crate::tile::{Order, Tile, transpose};
 use crate::{Isa, Precision};
 
 /// What the forward and the backward pass have in common.
@@ -103,15 +106,26 @@ impl<'a> Attention<'a> {
         }
     }
 
-    /// The bias of the text's distances: number k − q + padded − 1, `padded` being the length in whole blocks. Zero where no text has tokens.
+    /// The bias of the text's distances in units of ln 2: number q − k + padded − 1, `padded` being the length in whole blocks. Zero where no text has
+    /// tokens.
     fn distances(&self, task: &Task) -> Option<Vec<f32>> {
         self.bias.map(|bias| {
             let padded = task.len.next_multiple_of(SIDE);
             let values = &bias.values[task.head * (2 * bias.span - 1)..][..2 * bias.span - 1];
             let mut local = vec![0.0; 2 * padded];
             let reach = task.len - 1;
-            local[padded - 1 - reach..padded + reach].copy_from_slice(&values[bias.span - 1 - reach..bias.span + reach]);
+            let seen = values[bias.span - 1 - reach..bias.span + reach].iter().rev();
+            local[padded - 1 - reach..padded + reach].iter_mut().zip(seen).for_each(|(local, value)| *local = value * LOG2_E);
             local
+        })
+    }
+
+    /// What drops probabilities of 32 queries from `query` on.
+    fn masks(&self, task: &Task, query: usize) -> Option<Masks> {
+        self.dropout.map(|dropout| {
+            let row = |i| dropout.row(((task.start + query + i) * self.heads + task.head) as u64);
+            let half = |i: usize| Rows::new(std::array::from_fn(|j| row(i * 16 + j)));
+            Masks { rows: [half(0), half(1)], factor: dropout.factor() }
         })
     }
 
@@ -120,7 +134,23 @@ impl<'a> Attention<'a> {
     }
 }
 
-/// What turns products of queries and keys into scores, for one task.
+/// Dropout of 32 queries.
+struct Masks {
+    rows: [Rows; 2],
+    factor: f32,
+}
+
+impl Masks {
+    /// What the probabilities of a key are multiplied by, for 16 queries of the first or the second half.
+    #[inline(always)]
+    fn get<V: Vector>(&self, half: usize, key: usize) -> V {
+        self.rows[half].mask(key as u32, V::splat(self.factor))
+    }
+}
+
+/// What turns products of keys and queries into scores, for one task. Scores are in units of ln 2: their exponentials are powers of 2. Blocks of
+/// them are `[keys, queries]`, so that what belongs to a query (the greatest score, sums) is one number of a vector, and rows of a block become
+/// rows of the operands that gradients of keys and values are computed from.
 struct Scores<'a> {
     scale: f32,
     len: usize,
@@ -133,32 +163,39 @@ struct Scores<'a> {
 impl<'a> Scores<'a> {
     fn new(attention: &Attention, task: &Task, distances: Option<&'a [f32]>) -> Self {
         let window = attention.window.unwrap_or(usize::MAX).min(1 << 30);
-        Scores { scale: attention.scale, len: task.len, window, distances }
+        Scores { scale: attention.scale * LOG2_E, len: task.len, window, distances }
     }
 
-    /// Scores of the query with 16 keys from `key` on, from their products.
+    /// Whether the scores of a block are its products times a positive number.
+    fn plain(&self, key: usize, query: usize) -> bool {
+        let within = key + SIDE <= self.len && key.abs_diff(query) + SIDE - 1 <= self.window;
+        within && self.distances.is_none() && self.scale > 0.0
+    }
+
+    /// Scores of a key with 16 queries from `query` on, from their products.
     #[inline(always)]
-    fn apply<V: Vector>(&self, query: usize, key: usize, products: V) -> V {
+    fn apply<V: Vector>(&self, key: usize, query: usize, products: V) -> V {
+        if key >= self.len {
+            return V::splat(UNSEEN);
+        }
         let scale = V::splat(self.scale);
         let scores = match self.distances {
             None => products.mul(scale),
             Some(distances) => {
-                let at = key + self.len.next_multiple_of(SIDE) - 1 - query;
+                let at = query + self.len.next_multiple_of(SIDE) - 1 - key;
                 products.fma(scale, V::load_some(&distances[at..at + 16]))
             }
         };
-        let far = query > key + self.window || key + 15 > query + self.window;
-        if far || key + 16 > self.len { self.hide(query, key, scores) } else { scores }
+        let far = key > query + self.window || query + 15 > key + self.window;
+        if far { self.hide(key, query, scores) } else { scores }
     }
 
-    /// Scores of keys beyond the text or the window become so small that their exponentials are 0.
+    /// Scores beyond the window become so small that their exponentials are 0.
     #[inline(always)]
-    fn hide<V: Vector>(&self, query: usize, key: usize, scores: V) -> V {
-        let (keys, unseen) = (V::Words::count(key as u32), V::splat(UNSEEN));
-        let from = |start: usize, yes, no| keys.select_reaches(Words::splat(start as u32), yes, no);
-        let scores = from(self.len, unseen, scores);
-        let scores = from(query.saturating_sub(self.window), scores, unseen);
-        from(query + self.window + 1, unseen, scores)
+    fn hide<V: Vector>(&self, key: usize, query: usize, scores: V) -> V {
+        let (queries, unseen) = (V::Words::count(query as u32), V::splat(UNSEEN));
+        let from = |start: usize, yes, no| queries.select_reaches(Words::splat(start as u32), yes, no);
+        from(key + self.window + 1, unseen, from(key.saturating_sub(self.window), scores, unseen))
     }
 }
 
@@ -185,6 +222,49 @@ impl Operand {
 
     fn panel(&self, panel: usize) -> &[Tile<u32>] {
         &self.tiles[panel * self.steps * 2..(panel + 1) * self.steps * 2]
+    }
+}
+
+/// Where results of all heads go: rows `stride` numbers apart, the first column at `offset`.
+struct Target<'a> {
+    parts: &'a Parts<'a, f32>,
+    offset: usize,
+    stride: usize,
+}
+
+impl Target<'_> {
+    /// Writes a block of 32 tokens by 32 columns of a head of `width`.
+    ///
+    /// # Safety
+    /// No other task has these tokens and columns.
+    unsafe fn write(&self, task: &Task, width: usize, panel: usize, column: usize, tiles: &[Tile<f32>; 4]) {
+        let columns = width.min((column + 1) * SIDE) - column * SIDE;
+        for row in 0..SIDE.min(task.len - panel * SIDE) {
+            let at = (task.start + panel * SIDE + row) * self.stride + self.offset + task.head * width + column * SIDE;
+            // SAFETY: by the caller's word.
+            let line = unsafe { self.parts.part(at..at + columns) };
+            for (right, line) in line.chunks_mut(16).enumerate() {
+                Plain::load(tiles[row / 16 * 2 + right].row(row % 16)).store_some(line);
+            }
+        }
+    }
+}
+
+/// A block of 32 × 32 whose rows become columns.
+fn flip(isa: Isa, [a, b, c, d]: &[Tile<f32>; 4]) -> [Tile<f32>; 4] {
+    [transpose(isa, a), transpose(isa, c), transpose(isa, b), transpose(isa, d)]
+}
+
+versions! {
+    /// Multiplies each column of a block by a factor.
+    fn scale_columns<V>(block: &mut [Tile<f32>; 4], factors: &[f32; SIDE]) {
+        for (i, tile) in block.iter_mut().enumerate() {
+            let factors = V::load_some(&factors[i % 2 * 16..][..16]);
+            for row in 0..16 {
+                let row = tile.row_mut(row);
+                V::load(row).mul(factors).store(row);
+            }
+        }
     }
 }
 

@@ -51,27 +51,10 @@ pub unsafe fn pack_pairs_along(data: &[f32], stride: usize, transposed: bool, ti
 /// Takes turns between the first and the second half of a register.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn interleaved() -> __m512i {
+pub fn interleaved() -> __m512i {
     let index: [u16; 32] = std::array::from_fn(|i| (i / 2 + i % 2 * 16) as u16);
     // SAFETY: 64 bytes are read from an array of 64 bytes.
     unsafe { _mm512_loadu_si512(index.as_ptr().cast()) }
-}
-
-/// Rows of 32 numbers, rounded to bf16, from a left and a right half.
-#[target_feature(enable = "avx512f,avx512bf16")]
-pub fn pairs_beside(left: &Tile<f32>, right: &Tile<f32>, out: &mut Tile<u32>) {
-    store(std::array::from_fn(|i| words(row(left, i), row(right, i))), out);
-}
-
-/// Columns of 32 numbers, rounded to bf16, from an upper and a lower half.
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub fn pairs_below(upper: &Tile<f32>, lower: &Tile<f32>, out: &mut Tile<u32>) {
-    let index = interleaved();
-    let pair = |i: usize| {
-        let half = if i < 8 { upper } else { lower };
-        _mm512_permutexvar_epi16(index, words(row(half, i % 8 * 2), row(half, i % 8 * 2 + 1)))
-    };
-    store(std::array::from_fn(pair), out);
 }
 
 #[target_feature(enable = "avx512f")]
@@ -106,7 +89,7 @@ pub fn pack_line(line: &[f32], row: usize, tiles: &mut [Tile<u32>]) {
 /// 32 bf16 numbers: those of `low`, then those of `high`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn words(low: __m512, high: __m512) -> __m512i {
+pub fn words(low: __m512, high: __m512) -> __m512i {
     // SAFETY: both are 64 bytes of plain numbers.
     unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(high, low)) }
 }

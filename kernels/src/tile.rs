@@ -2,8 +2,7 @@
 //! one fp32 number, or two bf16 numbers that follow each other along the sum. Tiles at the edges are filled up with zeros.
 
 use crate::Isa;
-use crate::math::bf16;
-use crate::simd::{Plain, Vector};
+use crate::simd::{Plain, Vector, pair};
 
 /// 16 × 16 words.
 #[derive(Clone, Copy)]
@@ -132,63 +131,30 @@ fn pack_full(isa: Isa, precision: Precision, order: Order, source: Source, tile:
     }
 }
 
-/// Makes a result of 32 × 32 an operand of the next product, `out` having two tiles a step. Of the left matrix, its rows are lines; of the right one,
-/// its columns are.
-pub fn repack(isa: Isa, precision: Precision, order: Order, [a, b, c, d]: &[Tile<f32>; 4], out: &mut [Tile<u32>]) {
+/// Two rows, `row` and the next, of a result of 32 × 32 become rows of an operand of the next product, `out` having two tiles a step. Of the left matrix,
+/// such rows are lines; of the right one, its columns are.
+#[inline(always)]
+pub fn store_rows<V: Vector>(precision: Precision, order: Order, row: usize, rows: [[V; 2]; 2], out: &mut [Tile<u32>]) {
     match (precision, order) {
         (Precision::Fp32, _) => {
-            let parts = if order == Order::Left { [a, c, b, d] } else { [a, b, c, d] };
-            for (part, out) in parts.into_iter().zip(out) {
-                part.0.iter().zip(&mut out.0).for_each(|(x, out)| *out = x.to_bits());
+            for (i, rows) in rows.into_iter().enumerate() {
+                for (right, numbers) in rows.into_iter().enumerate() {
+                    let tile = if order == Order::Left { right * 2 + row / 16 } else { row / 16 * 2 + right };
+                    *out[tile].row_mut(row % 16 + i) = numbers.array().map(f32::to_bits);
+                }
             }
         }
         (Precision::Bf16, Order::Left) => {
-            pairs_beside(isa, a, b, &mut out[0]);
-            pairs_beside(isa, c, d, &mut out[1]);
+            for (i, [left, right]) in rows.into_iter().enumerate() {
+                V::store_beside(left, right, out[row / 16].row_mut(row % 16 + i));
+            }
         }
         (Precision::Bf16, Order::Right) => {
-            pairs_below(isa, a, c, &mut out[0]);
-            pairs_below(isa, b, d, &mut out[1]);
+            for right in 0..2 {
+                V::store_below(rows[0][right], rows[1][right], out[right].row_mut(row / 2));
+            }
         }
     }
-}
-
-/// Rows of 32 numbers, two in a word, from a left and a right half.
-fn pairs_beside(isa: Isa, left: &Tile<f32>, right: &Tile<f32>, out: &mut Tile<u32>) {
-    #[cfg(target_arch = "x86_64")]
-    if isa.has_bf16() {
-        // SAFETY: an `Isa` exists only for what the processor has.
-        return unsafe { crate::avx512::pairs_beside(left, right, out) };
-    }
-    let _ = isa;
-    for row in 0..16 {
-        for word in 0..16 {
-            let half = if word < 8 { left } else { right }.row(row);
-            out.row_mut(row)[word] = pair(half[word % 8 * 2], half[word % 8 * 2 + 1]);
-        }
-    }
-}
-
-/// Columns of 32 numbers, two in a word, from an upper and a lower half.
-fn pairs_below(isa: Isa, upper: &Tile<f32>, lower: &Tile<f32>, out: &mut Tile<u32>) {
-    #[cfg(target_arch = "x86_64")]
-    if isa.has_bf16() {
-        // SAFETY: an `Isa` exists only for what the processor has.
-        return unsafe { crate::avx512::pairs_below(upper, lower, out) };
-    }
-    let _ = isa;
-    for word in 0..16 {
-        let half = if word < 8 { upper } else { lower };
-        let (first, second) = (half.row(word % 8 * 2), half.row(word % 8 * 2 + 1));
-        for (i, out) in out.row_mut(word).iter_mut().enumerate() {
-            *out = pair(first[i], second[i]);
-        }
-    }
-}
-
-/// The word of two numbers that follow each other along the sum.
-fn pair(first: f32, second: f32) -> u32 {
-    u32::from(bf16(first)) | u32::from(bf16(second)) << 16
 }
 
 /// Rows become columns.
