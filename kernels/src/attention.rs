@@ -13,9 +13,9 @@ use crate::dropout::{Dropout, Rows};
 use crate::gemm::Matrix;
 use crate::isa::versions;
 use crate::pool::{Buffer, Parts};
-use crate::simd::{Plain, Vector, Words};
-use crate::tile::{Order, Tile, transpose};
-use crate::{Isa, Precision};
+use crate::simd::{Vector, Words};
+use crate::tile::{Order, Tile, left_to_right, transpose};
+use crate::{Isa, Pool, Precision};
 
 /// What the forward and the backward pass have in common.
 #[derive(Debug, Clone, Copy)]
@@ -96,6 +96,30 @@ impl<'a> Attention<'a> {
         texts.sort_by_key(|(_, (_, len))| std::cmp::Reverse(*len));
         let heads = |(text, (start, len))| (0..self.heads).map(move |head| Task { head, start, len, text });
         texts.into_iter().flat_map(heads).collect()
+    }
+
+    /// Calls `work(task, next)` for all tasks; the thread that does one does `next` after it.
+    fn run(&self, pool: &dyn Pool, work: impl Fn(&Task, Option<&Task>) + Sync) {
+        let tasks = self.tasks();
+        let cost = |task: &Task| task.len.div_ceil(SIDE).pow(2);
+        let share = tasks.iter().map(cost).sum::<usize>() / (8 * pool.threads().max(1));
+        let mut sum = 0;
+        let groups: Vec<&[Task]> = tasks
+            .chunk_by(|task, _| {
+                sum += cost(task);
+                if sum < share {
+                    true
+                } else {
+                    sum = 0;
+                    false
+                }
+            })
+            .collect();
+        pool.run(groups.len(), &|i| {
+            for (j, task) in groups[i].iter().enumerate() {
+                work(task, groups[i].get(j + 1));
+            }
+        });
     }
 
     /// The panels of 32 keys that some of 32 queries from `query` on see.
@@ -199,29 +223,63 @@ impl<'a> Scores<'a> {
     }
 }
 
-/// An operand of all panels of 32 lines of a matrix: two tiles a step, `steps` steps a panel.
+/// What an operand is made of, X being the rows of a head `[tokens, width]`.
+#[derive(Clone, Copy, PartialEq)]
+enum Form {
+    /// The left matrix X.
+    Left,
+    /// The left matrix X'.
+    LeftT,
+    /// The right matrix X.
+    Right,
+    /// The right matrix X'.
+    RightT,
+}
+
+/// An operand: for panel after panel of 32 lines, two tiles a step. There are whole panels along the sum too: other operands of the products have them.
 struct Operand {
     tiles: Buffer<u32>,
-    steps: usize,
+    /// Tiles of a panel.
+    size: usize,
 }
 
 impl Operand {
-    fn new(isa: Isa, precision: Precision, order: Order, matrix: Matrix) -> Self {
-        let (lines, along) = match order {
-            Order::Left => (matrix.rows(), matrix.columns()),
-            Order::Right => (matrix.columns(), matrix.rows()),
-        };
-        // Whole panels along the sum too: other operands of the product have them.
-        let steps = along.div_ceil(SIDE) * (SIDE / precision.step());
-        let mut tiles = Buffer::new(lines.div_ceil(SIDE) * steps * 2);
-        for (panel, tiles) in tiles.chunks_exact_mut((steps * 2).max(1)).enumerate() {
-            crate::gemm::pack_panel(isa, precision, matrix, order, panel * SIDE, 0..steps, tiles);
+    /// Several operands of the same rows, which are read once.
+    fn of<const N: usize>(isa: Isa, precision: Precision, rows: Matrix, forms: [Form; N]) -> [Self; N] {
+        let (panels, wide) = (rows.rows().div_ceil(SIDE), rows.columns().div_ceil(SIDE));
+        // Tiles of 32 × 32 numbers.
+        let size = SIDE / precision.step() * 2;
+        let mut operands = forms.map(|form| {
+            let of_tokens = matches!(form, Form::Left | Form::RightT);
+            Operand { tiles: Buffer::new(panels * wide * size), size: size * if of_tokens { wide } else { panels } }
+        });
+        let mut lines = Buffer::new(wide * size);
+        let mut along = [Tile([0; 256]); 4];
+        for panel in 0..panels {
+            crate::gemm::pack_panel(isa, precision, rows, Order::Left, panel * SIDE, 0..wide * size / 2, &mut lines);
+            for (column, block) in lines.chunks_exact(size).enumerate() {
+                let along = &mut along[..size];
+                if forms.iter().any(|form| matches!(form, Form::LeftT | Form::Right)) {
+                    left_to_right(isa, precision, block, along);
+                }
+                for (form, operand) in forms.iter().zip(&mut operands) {
+                    let (from, at) = match form {
+                        Form::Left | Form::RightT => (block, panel * wide + column),
+                        Form::Right | Form::LeftT => (&*along, column * panels + panel),
+                    };
+                    let to = &mut operand.tiles[at * size..(at + 1) * size];
+                    match form {
+                        Form::Left | Form::Right => to.copy_from_slice(from),
+                        Form::LeftT | Form::RightT => from.iter().zip(to).for_each(|(from, to)| transpose(isa, from, to)),
+                    }
+                }
+            }
         }
-        Operand { tiles, steps }
+        operands
     }
 
     fn panel(&self, panel: usize) -> &[Tile<u32>] {
-        &self.tiles[panel * self.steps * 2..(panel + 1) * self.steps * 2]
+        &self.tiles[panel * self.size..(panel + 1) * self.size]
     }
 }
 
@@ -233,26 +291,71 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
+    /// Where the row of a token begins, for one head of `width`.
+    fn place(&self, task: &Task, width: usize, row: usize) -> usize {
+        (task.start + row) * self.stride + self.offset + task.head * width
+    }
+
     /// Writes a block of 32 tokens by 32 columns of a head of `width`.
     ///
     /// # Safety
     /// No other task has these tokens and columns.
-    unsafe fn write(&self, task: &Task, width: usize, panel: usize, column: usize, tiles: &[Tile<f32>; 4]) {
+    unsafe fn write(&self, isa: Isa, task: &Task, width: usize, panel: usize, column: usize, block: &[Tile<f32>; 4]) {
+        let (first, rows) = (panel * SIDE, SIDE.min(task.len - panel * SIDE));
         let columns = width.min((column + 1) * SIDE) - column * SIDE;
-        for row in 0..SIDE.min(task.len - panel * SIDE) {
-            let at = (task.start + panel * SIDE + row) * self.stride + self.offset + task.head * width + column * SIDE;
+        let place = self.place(task, width, first) + column * SIDE;
+        write_rows(isa, self.parts, place, self.stride, rows, columns, block);
+    }
+}
+
+versions! {
+    /// Writes rows of a block, `stride` apart, if no other task has them.
+    fn write_rows<V>(parts: &Parts<f32>, place: usize, stride: usize, rows: usize, columns: usize, block: &[Tile<f32>; 4]) {
+        for row in 0..rows {
+            let at = place + row * stride;
             // SAFETY: by the caller's word.
-            let line = unsafe { self.parts.part(at..at + columns) };
+            let line = unsafe { parts.part(at..at + columns) };
             for (right, line) in line.chunks_mut(16).enumerate() {
-                Plain::load(tiles[row / 16 * 2 + right].row(row % 16)).store_some(line);
+                V::load(block[row / 16 * 2 + right].row(row % 16)).store_some(line);
+            }
+        }
+    }
+}
+
+/// Memory that is fetched while a head is computed, since rows of one head lie so far apart that the processor does not foresee them.
+struct Ahead<'a> {
+    task: &'a Task,
+    width: usize,
+    targets: &'a [Target<'a>],
+    /// What the next task reads.
+    inputs: Vec<Matrix<'a>>,
+}
+
+impl Ahead<'_> {
+    /// Fetches the part `step` of `steps` of some panels' rows.
+    fn fetch(&self, panels: std::ops::Range<usize>, step: usize, steps: usize) {
+        let (first, rows) = (panels.start * SIDE, panels.len() * SIDE);
+        for row in first + rows * step / steps..first + rows * (step + 1) / steps {
+            if *INP {
+                self.inputs.iter().for_each(|matrix| matrix.expect_line(row));
+            }
+            if *OUTP && row < self.task.len {
+                for target in self.targets {
+                    let at = target.place(self.task, self.width, row);
+                    (at..at + self.width).step_by(16).for_each(|at| target.parts.expect(at));
+                }
             }
         }
     }
 }
 
 /// A block of 32 × 32 whose rows become columns.
-fn flip(isa: Isa, [a, b, c, d]: &[Tile<f32>; 4]) -> [Tile<f32>; 4] {
-    [transpose(isa, a), transpose(isa, c), transpose(isa, b), transpose(isa, d)]
+fn flip(isa: Isa, block: &[Tile<f32>; 4]) -> [Tile<f32>; 4] {
+    let mut out = [Tile([0.0; 256]); 4];
+    for (i, to) in [0, 2, 1, 3].into_iter().zip(&mut out) {
+        transpose(isa, &block[i], to);
+    }
+    out
 }
 
 versions! {
@@ -270,3 +373,5 @@ versions! {
 
 #[cfg(test)]
 mod tests;
+static INP: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| std::env::var("NOINP").is_err());
+static OUTP: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| std::env::var("NOOUTP").is_err());

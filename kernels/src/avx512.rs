@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use crate::pool::Kept;
 use crate::tile::Tile;
 
 /// 16 rows of 16 fp32 numbers.
@@ -57,20 +58,42 @@ pub fn interleaved() -> __m512i {
     unsafe { _mm512_loadu_si512(index.as_ptr().cast()) }
 }
 
+/// Lines of pairs of 32 bf16 numbers become steps.
+#[target_feature(enable = "avx512f,avx512bw")]
+pub fn left_to_right(left: &[Tile<u32>], right: &mut [Tile<u32>]) {
+    // Where numbers of two registers are found that take turns: those of the first halves, of the second ones.
+    let index = |start: usize| {
+        let index: [u16; 32] = std::array::from_fn(|i| (start + i / 2 + i % 2 * 32) as u16);
+        // SAFETY: 64 bytes are read from an array of 64 bytes.
+        unsafe { _mm512_loadu_si512(index.as_ptr().cast()) }
+    };
+    let index = [index(0), index(16)];
+    for word in 0..16 {
+        let (first, second) = (row(&left[word / 8], word % 8 * 2), row(&left[word / 8], word % 8 * 2 + 1));
+        for (index, tile) in index.into_iter().zip(&mut *right) {
+            let place = tile.row_mut(word);
+            // SAFETY: `place` is 64 bytes.
+            unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), _mm512_permutex2var_epi16(first, index, second)) };
+        }
+    }
+}
+
 #[target_feature(enable = "avx512f")]
-pub fn transpose_tile(tile: &Tile<f32>, out: &mut Tile<f32>) {
-    let rows = transpose(std::array::from_fn(|i| _mm512_castps_si512(row(tile, i))));
+pub fn transpose_tile<T: Kept>(tile: &Tile<T>, out: &mut Tile<T>) {
+    const { assert!(size_of::<T>() == 4, "numbers of 32 bits") };
+    let rows = transpose(std::array::from_fn(|i| row(tile, i)));
     for (row, place) in rows.into_iter().zip(out.0.chunks_exact_mut(16)) {
         // SAFETY: `place` is 64 bytes.
-        unsafe { _mm512_storeu_ps(place.as_mut_ptr(), _mm512_castsi512_ps(row)) };
+        unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), row) };
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn row(tile: &Tile<f32>, row: usize) -> __m512 {
-    // SAFETY: 16 numbers are read from an array of 16.
-    unsafe { _mm512_loadu_ps(tile.row(row).as_ptr()) }
+fn row<T: Kept>(tile: &Tile<T>, row: usize) -> __m512i {
+    const { assert!(size_of::<T>() == 4, "numbers of 32 bits") };
+    // SAFETY: 64 bytes are read from an array of 16 numbers of 32 bits.
+    unsafe { _mm512_loadu_si512(tile.row(row).as_ptr().cast()) }
 }
 
 /// Row `row` of 32 of the left matrix, rounded to bf16: 32 numbers for each two tiles.

@@ -70,6 +70,19 @@ impl Pool for Threads {
     }
 }
 
+/// Fetches the memory around an element into the second-level cache.
+#[inline(always)]
+pub(crate) fn fetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a hint, which may be given for any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// A slice of which each task changes a part of its own.
 pub(crate) struct Parts<'a, T> {
     data: *mut T,

@@ -2,6 +2,7 @@
 //! one fp32 number, or two bf16 numbers that follow each other along the sum. Tiles at the edges are filled up with zeros.
 
 use crate::Isa;
+use crate::pool::Kept;
 use crate::simd::{Plain, Vector, pair};
 
 /// 16 × 16 words.
@@ -157,14 +158,36 @@ pub fn store_rows<V: Vector>(precision: Precision, order: Order, row: usize, row
     }
 }
 
-/// Rows become columns.
-pub fn transpose(isa: Isa, tile: &Tile<f32>) -> Tile<f32> {
-    let mut out = Tile([0.0; 256]);
+/// Makes the operand of 32 lines and 32 steps of the left matrix the right matrix, whose steps are those lines.
+pub fn left_to_right(isa: Isa, precision: Precision, left: &[Tile<u32>], right: &mut [Tile<u32>]) {
+    if precision == Precision::Fp32 {
+        for (from, to) in [0, 2, 1, 3].into_iter().zip(right) {
+            to.0 = left[from].0;
+        }
+        return;
+    }
     #[cfg(target_arch = "x86_64")]
     if isa.has_avx512() {
         // SAFETY: an `Isa` exists only for what the processor has.
-        unsafe { crate::avx512::transpose_tile(tile, &mut out) };
-        return out;
+        return unsafe { crate::avx512::left_to_right(left, right) };
+    }
+    let _ = isa;
+    for word in 0..16 {
+        let line = |i: usize| left[word / 8].row(word % 8 * 2 + i);
+        let (first, second) = (line(0), line(1));
+        for step in 0..32 {
+            let half = |word: u32| word >> (step % 2 * 16) & 0xffff;
+            right[step / 16].row_mut(word)[step % 16] = half(first[step / 2]) | half(second[step / 2]) << 16;
+        }
+    }
+}
+
+/// Rows become columns.
+pub fn transpose<T: Kept>(isa: Isa, tile: &Tile<T>, out: &mut Tile<T>) {
+    #[cfg(target_arch = "x86_64")]
+    if isa.has_avx512() {
+        // SAFETY: an `Isa` exists only for what the processor has.
+        return unsafe { crate::avx512::transpose_tile(tile, out) };
     }
     let _ = isa;
     for i in 0..16 {
@@ -172,5 +195,4 @@ pub fn transpose(isa: Isa, tile: &Tile<f32>) -> Tile<f32> {
             out.0[j * 16 + i] = tile.0[i * 16 + j];
         }
     }
-    out
 }

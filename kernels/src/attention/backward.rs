@@ -1,6 +1,6 @@
 use std::f32::consts::LOG2_E;
 
-use super::{Attention, Inputs, Masks, Operand, SIDE, Scores, Target, Task, flip, scale_columns};
+use super::{Ahead, Attention, Form, Inputs, Masks, Operand, SIDE, Scores, Target, Task, flip, scale_columns};
 use crate::gemm::Matrix;
 use crate::isa::versions;
 use crate::math::exp2;
@@ -54,7 +54,6 @@ pub fn backward(
         }
     };
     let targets = places.map(|(part, offset)| Target { parts: &parts[part], offset, stride });
-    let tasks = attention.tasks();
     // Each task sums up distances of its own; they are added in the order of texts, whichever was first.
     let distances = if gradients.bias.is_some() { attention.bias.map_or(0, |b| 2 * b.span - 1) } else { 0 };
     let mut partial = vec![0.0; (attention.starts.len() - 1) * attention.heads * distances];
@@ -70,10 +69,10 @@ pub fn backward(
         width,
         targets,
     };
-    pool.run(tasks.len(), &|i| {
-        let at = (tasks[i].text * attention.heads + tasks[i].head) * distances;
+    attention.run(pool, |task, next| {
+        let at = (task.text * attention.heads + task.head) * distances;
         // SAFETY: tasks are of different texts or heads.
-        work.text(&tasks[i], unsafe { partials.part(at..at + distances) });
+        work.text(task, next, unsafe { partials.part(at..at + distances) });
     });
     if let Some(bias) = gradients.bias {
         assert_eq!(bias.len(), attention.heads * distances, "the gradient of the bias of relative distances");
@@ -122,23 +121,22 @@ impl Backward<'_> {
     fn operands(&self, task: &Task) -> Operands {
         let head = |matrix| self.attention.head(matrix, task, self.width);
         let (q, k, v, o) = (head(self.inputs.query), head(self.inputs.key), head(self.inputs.value), head(self.gradient));
-        let pack = |order, matrix| Operand::new(self.isa, self.attention.precision, order, matrix);
-        Operands {
-            keys: pack(Order::Left, k),
-            keys_t: pack(Order::Left, k.t()),
-            values: pack(Order::Left, v),
-            queries: pack(Order::Right, q),
-            queries_t: pack(Order::Right, q.t()),
-            outputs: pack(Order::Right, o),
-            outputs_t: pack(Order::Right, o.t()),
-        }
+        let (isa, precision) = (self.isa, self.attention.precision);
+        let [keys, keys_t] = Operand::of(isa, precision, k, [Form::Left, Form::LeftT]);
+        let [values] = Operand::of(isa, precision, v, [Form::Left]);
+        let [queries, queries_t] = Operand::of(isa, precision, q, [Form::Right, Form::RightT]);
+        let [outputs, outputs_t] = Operand::of(isa, precision, o, [Form::Right, Form::RightT]);
+        Operands { keys, keys_t, values, queries, queries_t, outputs, outputs_t }
     }
 
-    fn text(&self, task: &Task, bias: &mut [f32]) {
+    fn text(&self, task: &Task, next: Option<&Task>, bias: &mut [f32]) {
         let (isa, precision, width) = (self.isa, self.attention.precision, self.width);
         let multiplier = Multiplier::new(isa, precision);
         let operands = self.operands(task);
         let statistics = self.statistics(task);
+        let inputs = [self.inputs.query, self.inputs.key, self.inputs.value, self.output, self.gradient];
+        let inputs = next.into_iter().flat_map(|next| inputs.map(|matrix| self.attention.head(matrix, next, width))).collect();
+        let ahead = Ahead { task, width, targets: &self.targets, inputs };
         let distances = self.attention.distances(task);
         let scores = Scores::new(self.attention, task, distances.as_deref());
         let mut bias_sums = vec![0.0; if bias.is_empty() { 0 } else { 2 * task.len.next_multiple_of(SIDE) }];
@@ -164,6 +162,7 @@ impl Backward<'_> {
             for chunk in seen.clone().step_by(QUERIES) {
                 let chunk = chunk..seen.end.min(chunk + QUERIES);
                 for query in chunk.clone() {
+                    ahead.fetch(keys.clone(), query - seen.start, seen.len());
                     for (i, key) in keys.clone().enumerate() {
                         multiplier.multiply(operands.keys.panel(key), operands.queries_t.panel(query), &mut products, false);
                         multiplier.multiply(operands.values.panel(key), operands.outputs_t.panel(query), &mut gradients, false);
@@ -205,14 +204,14 @@ impl Backward<'_> {
                 scale_columns(isa, blocks[0], &[self.attention.scale; SIDE]);
                 for (target, block) in self.targets[1..].iter().zip(blocks) {
                     // SAFETY: tasks are of different texts or heads.
-                    unsafe { target.write(task, width, group + i, column, block) };
+                    unsafe { target.write(isa, task, width, group + i, column, block) };
                 }
             }
         }
         for (i, block) in sums.as_chunks_mut::<4>().0.iter_mut().enumerate() {
             scale_columns(isa, block, &[self.attention.scale; SIDE]);
             // SAFETY: as above.
-            unsafe { self.targets[0].write(task, width, i % panels, i / panels, &flip(isa, block)) };
+            unsafe { self.targets[0].write(isa, task, width, i % panels, i / panels, &flip(isa, block)) };
         }
         if let Some(span) = self.attention.bias.map(|b| b.span).filter(|_| !bias.is_empty()) {
             let (padded, reach) = (task.len.next_multiple_of(SIDE), task.len - 1);

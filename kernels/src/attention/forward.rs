@@ -1,6 +1,6 @@
 use std::f32::consts::LN_2;
 
-use super::{Attention, Inputs, Masks, Operand, SIDE, Scores, Target, Task, UNSEEN, flip, scale_columns};
+use super::{Ahead, Attention, Form, Inputs, Masks, Operand, SIDE, Scores, Target, Task, UNSEEN, flip, scale_columns};
 use crate::isa::versions;
 use crate::math::exp2;
 use crate::micro::Multiplier;
@@ -17,15 +17,13 @@ pub fn forward(pool: &dyn Pool, attention: &Attention, inputs: &Inputs, output: 
     let (tokens, width) = attention.check(inputs);
     assert_eq!(output.len(), tokens * attention.heads * width, "the output of attention");
     assert_eq!(logsumexp.len(), attention.heads * tokens, "the logarithms of sums");
-    let tasks = attention.tasks();
     let (output, logsumexp) = (Parts::new(output), Parts::new(logsumexp));
     let target = Target { parts: &output, offset: 0, stride: attention.heads * width };
     let work = Forward { isa: pool.isa(), attention, inputs, width, target };
-    pool.run(tasks.len(), &|i| {
-        let task = &tasks[i];
+    attention.run(pool, |task, next| {
         let sums = task.head * tokens + task.start;
         // SAFETY: tasks are of different texts or heads.
-        work.text(task, unsafe { logsumexp.part(sums..sums + task.len) });
+        work.text(task, next, unsafe { logsumexp.part(sums..sums + task.len) });
     });
 }
 
@@ -38,13 +36,16 @@ struct Forward<'a> {
 }
 
 impl Forward<'_> {
-    fn text(&self, task: &Task, sums: &mut [f32]) {
+    fn text(&self, task: &Task, next: Option<&Task>, sums: &mut [f32]) {
         let (isa, precision, width) = (self.isa, self.attention.precision, self.width);
         let multiplier = Multiplier::new(isa, precision);
         let head = |matrix| self.attention.head(matrix, task, width);
-        let keys = Operand::new(isa, precision, Order::Left, head(self.inputs.key));
-        let values_t = Operand::new(isa, precision, Order::Left, head(self.inputs.value).t());
-        let queries_t = Operand::new(isa, precision, Order::Right, head(self.inputs.query).t());
+        let [keys] = Operand::of(isa, precision, head(self.inputs.key), [Form::Left]);
+        let [values_t] = Operand::of(isa, precision, head(self.inputs.value), [Form::LeftT]);
+        let [queries_t] = Operand::of(isa, precision, head(self.inputs.query), [Form::RightT]);
+        let inputs = [self.inputs.query, self.inputs.key, self.inputs.value];
+        let inputs = next.into_iter().flat_map(|next| inputs.map(|matrix| self.attention.head(matrix, next, width))).collect();
+        let ahead = Ahead { task, width, targets: std::slice::from_ref(&self.target), inputs };
         let distances = self.attention.distances(task);
         let scores = Scores::new(self.attention, task, distances.as_deref());
 
@@ -65,12 +66,13 @@ impl Forward<'_> {
             let probabilities = &mut probabilities[steps.clone()];
             let masks = self.attention.masks(task, first);
             let place = (seen.start * SIDE, first);
-            let factors = softmax(isa, precision, &scores, masks.as_ref(), place, products, probabilities, sums);
+            let fetch = |step| ahead.fetch(panel..panel + 1, step, seen.len());
+            let factors = softmax(isa, precision, &scores, masks.as_ref(), place, products, probabilities, sums, &fetch);
             for column in 0..width.div_ceil(SIDE) {
                 multiplier.multiply(&values_t.panel(column)[steps.clone()], probabilities, &mut results, false);
                 scale_columns(isa, &mut results, &factors);
                 // SAFETY: tasks are of different texts or heads.
-                unsafe { self.target.write(task, width, panel, column, &flip(isa, &results)) };
+                unsafe { self.target.write(isa, task, width, panel, column, &flip(isa, &results)) };
             }
         }
     }
@@ -87,11 +89,12 @@ versions! {
         products: &[[Tile<f32>; 4]],
         probabilities: &mut [Tile<u32>],
         sums: &mut [f32],
+        fetch: &dyn Fn(usize),
     ) -> [f32; SIDE] {
         let greatest = greatest::<V>(scores, place, products);
         let totals = match precision {
-            Precision::Fp32 => exponentials(Precision::Fp32, scores, masks, place, products, greatest, probabilities),
-            Precision::Bf16 => exponentials(Precision::Bf16, scores, masks, place, products, greatest, probabilities),
+            Precision::Fp32 => exponentials(Precision::Fp32, scores, masks, place, products, greatest, probabilities, fetch),
+            Precision::Bf16 => exponentials(Precision::Bf16, scores, masks, place, products, greatest, probabilities, fetch),
         };
         let mut factors = [0.0; SIDE];
         for half in 0..2 {
@@ -141,6 +144,7 @@ fn exponentials<V: Vector>(
     products: &[[Tile<f32>; 4]],
     greatest: [V; 2],
     probabilities: &mut [Tile<u32>],
+    fetch: &dyn Fn(usize),
 ) -> [V; 2] {
     let mut totals = [V::zero(); 2];
     let less = greatest.map(
@@ -149,6 +153,7 @@ fn exponentials<V: Vector>(
     );
     let size = SIDE / precision.step() * 2;
     for (i, (tiles, out)) in products.iter().zip(probabilities.chunks_exact_mut(size)).enumerate() {
+        fetch(i);
         let key = first + i * SIDE;
         let plain = scores.plain(key, query);
         for row in (0..SIDE).step_by(2) {
