@@ -8,6 +8,7 @@ pub use backward::{Gradients, InputGradients, backward};
 pub use forward::forward;
 
 use std::f32::consts::LOG2_E;
+use std::ops::{Deref, Range};
 
 use crate::dropout::{Dropout, Rows};
 use crate::gemm::Matrix;
@@ -98,32 +99,20 @@ impl<'a> Attention<'a> {
         texts.into_iter().flat_map(heads).collect()
     }
 
-    /// Calls `work(task, next)` for all tasks; the thread that does one does `next` after it.
-    fn run(&self, pool: &dyn Pool, work: impl Fn(&Task, Option<&Task>) + Sync) {
+    /// Calls `work` for all tasks, with several heads of a text at once: whole rows are read much faster than pieces of them. There are enough calls for all
+    /// threads.
+    fn run(&self, pool: &dyn Pool, work: impl Fn(&[Task]) + Sync) {
         let tasks = self.tasks();
         let cost = |task: &Task| task.len.div_ceil(SIDE).pow(2);
-        let share = tasks.iter().map(cost).sum::<usize>() / (8 * pool.threads().max(1));
-        let mut sum = 0;
-        let groups: Vec<&[Task]> = tasks
-            .chunk_by(|task, _| {
-                sum += cost(task);
-                if sum < share {
-                    true
-                } else {
-                    sum = 0;
-                    false
-                }
-            })
-            .collect();
-        pool.run(groups.len(), &|i| {
-            for (j, task) in groups[i].iter().enumerate() {
-                work(task, groups[i].get(j + 1));
-            }
-        });
+        let share = tasks.iter().map(cost).sum::<usize>().div_ceil(4 * pool.threads().max(1));
+        let of_text = |heads: &'_ [Task]| share / cost(&heads[0]).max(1);
+        let groups: Vec<_> =
+            tasks.chunk_by(|a, b| a.text == b.text).flat_map(|heads| heads.chunks(of_text(heads).max(1))).collect();
+        pool.run(groups.len(), &|i| work(groups[i]));
     }
 
     /// The panels of 32 keys that some of 32 queries from `query` on see.
-    fn seen(&self, query: usize, len: usize) -> std::ops::Range<usize> {
+    fn seen(&self, query: usize, len: usize) -> Range<usize> {
         match self.window {
             Some(w) => query.saturating_sub(w) / SIDE..(query + SIDE).saturating_add(w).min(len).div_ceil(SIDE),
             None => 0..len.div_ceil(SIDE),
@@ -223,11 +212,48 @@ impl<'a> Scores<'a> {
     }
 }
 
-/// What an operand is made of, X being the rows of a head `[tokens, width]`.
+/// Rows of several heads as left operands, which consist of whole blocks of 32 × 32, as all operands here do.
+struct Packed {
+    tiles: Buffer<u32>,
+    /// Tiles of a head, and of a panel of 32 tokens.
+    head: usize,
+    panel: usize,
+}
+
+impl Packed {
+    fn new(isa: Isa, attention: &Attention, matrix: Matrix, heads: &[Task], width: usize) -> Self {
+        let (panels, steps) = (heads[0].len.div_ceil(SIDE), width.div_ceil(SIDE) * SIDE / attention.precision.step());
+        let (head, panel) = (panels * steps * 2, steps * 2);
+        let mut tiles = Buffer::new(heads.len() * head);
+        // Rows of all heads before the next rows, as they lie in memory.
+        for (i, (at, task)) in (0..panels).flat_map(|i| heads.iter().enumerate().map(move |task| (i, task))) {
+            let tiles = &mut tiles[at * head + i * panel..][..panel];
+            let rows = attention.head(matrix, task, width);
+            crate::gemm::pack_panel(isa, attention.precision, rows, Order::Left, i * SIDE, 0..steps, tiles);
+        }
+        Packed { tiles, head, panel }
+    }
+
+    fn head(&self, i: usize) -> Operand<&[Tile<u32>]> {
+        Operand { tiles: &self.tiles[i * self.head..(i + 1) * self.head], panel: self.panel }
+    }
+}
+
+/// Tiles of a matrix, so many for each panel of 32 lines: two for each step along the sum.
+struct Operand<T> {
+    tiles: T,
+    panel: usize,
+}
+
+impl<T: Deref<Target = [Tile<u32>]>> Operand<T> {
+    fn panel(&self, panel: usize) -> &[Tile<u32>] {
+        &self.tiles[panel * self.panel..(panel + 1) * self.panel]
+    }
+}
+
+/// What else the rows X of a head are made.
 #[derive(Clone, Copy, PartialEq)]
 enum Form {
-    /// The left matrix X.
-    Left,
     /// The left matrix X'.
     LeftT,
     /// The right matrix X.
@@ -236,50 +262,29 @@ enum Form {
     RightT,
 }
 
-/// An operand: for panel after panel of 32 lines, two tiles a step. There are whole panels along the sum too: other operands of the products have them.
-struct Operand {
-    tiles: Buffer<u32>,
-    /// Tiles of a panel.
-    size: usize,
-}
-
-impl Operand {
-    /// Several operands of the same rows, which are read once.
-    fn of<const N: usize>(isa: Isa, precision: Precision, rows: Matrix, forms: [Form; N]) -> [Self; N] {
-        let (panels, wide) = (rows.rows().div_ceil(SIDE), rows.columns().div_ceil(SIDE));
-        // Tiles of 32 × 32 numbers.
+impl Operand<&[Tile<u32>]> {
+    fn to(&self, isa: Isa, precision: Precision, form: Form) -> Operand<Buffer<u32>> {
+        // Tiles of a block.
         let size = SIDE / precision.step() * 2;
-        let mut operands = forms.map(|form| {
-            let of_tokens = matches!(form, Form::Left | Form::RightT);
-            Operand { tiles: Buffer::new(panels * wide * size), size: size * if of_tokens { wide } else { panels } }
-        });
-        let mut lines = Buffer::new(wide * size);
-        let mut along = [Tile([0; 256]); 4];
-        for panel in 0..panels {
-            crate::gemm::pack_panel(isa, precision, rows, Order::Left, panel * SIDE, 0..wide * size / 2, &mut lines);
-            for (column, block) in lines.chunks_exact(size).enumerate() {
-                let along = &mut along[..size];
-                if forms.iter().any(|form| matches!(form, Form::LeftT | Form::Right)) {
-                    left_to_right(isa, precision, block, along);
-                }
-                for (form, operand) in forms.iter().zip(&mut operands) {
-                    let (from, at) = match form {
-                        Form::Left | Form::RightT => (block, panel * wide + column),
-                        Form::Right | Form::LeftT => (&*along, column * panels + panel),
-                    };
-                    let to = &mut operand.tiles[at * size..(at + 1) * size];
-                    match form {
-                        Form::Left | Form::Right => to.copy_from_slice(from),
-                        Form::LeftT | Form::RightT => from.iter().zip(to).for_each(|(from, to)| transpose(isa, from, to)),
-                    }
-                }
+        let (panels, wide) = (self.tiles.len() / self.panel, self.panel / size);
+        let mut tiles = Buffer::new(self.tiles.len());
+        let mut right = [Tile([0; 256]); 4];
+        for (at, block) in self.tiles.chunks_exact(size).enumerate() {
+            if form == Form::RightT {
+                let to = &mut tiles[at * size..(at + 1) * size];
+                block.iter().zip(to).for_each(|(from, to)| transpose(isa, from, to));
+                continue;
+            }
+            let at = at % wide * panels + at / wide;
+            let to = &mut tiles[at * size..(at + 1) * size];
+            if form == Form::Right {
+                left_to_right(isa, precision, block, to);
+            } else {
+                left_to_right(isa, precision, block, &mut right[..size]);
+                right.iter().zip(to).for_each(|(from, to)| transpose(isa, from, to));
             }
         }
-        operands
-    }
-
-    fn panel(&self, panel: usize) -> &[Tile<u32>] {
-        &self.tiles[panel * self.size..(panel + 1) * self.size]
+        Operand { tiles, panel: if form == Form::RightT { self.panel } else { panels * size } }
     }
 }
 
@@ -294,6 +299,15 @@ impl Target<'_> {
     /// Where the row of a token begins, for one head of `width`.
     fn place(&self, task: &Task, width: usize, row: usize) -> usize {
         (task.start + row) * self.stride + self.offset + task.head * width
+    }
+
+    /// Fetches the part `step` of `steps` of some panels' rows, which will be written soon.
+    fn expect(&self, task: &Task, width: usize, panels: Range<usize>, step: usize, steps: usize) {
+        let (first, rows) = (panels.start * SIDE, panels.len() * SIDE);
+        for row in first + rows * step / steps..task.len.min(first + rows * (step + 1) / steps) {
+            let at = self.place(task, width, row);
+            (at..at + width).step_by(16).for_each(|at| self.parts.expect(at));
+        }
     }
 
     /// Writes a block of 32 tokens by 32 columns of a head of `width`.
@@ -317,33 +331,6 @@ versions! {
             let line = unsafe { parts.part(at..at + columns) };
             for (right, line) in line.chunks_mut(16).enumerate() {
                 V::load(block[row / 16 * 2 + right].row(row % 16)).store_some(line);
-            }
-        }
-    }
-}
-
-/// Memory that is fetched while a head is computed, since rows of one head lie so far apart that the processor does not foresee them.
-struct Ahead<'a> {
-    task: &'a Task,
-    width: usize,
-    targets: &'a [Target<'a>],
-    /// What the next task reads.
-    inputs: Vec<Matrix<'a>>,
-}
-
-impl Ahead<'_> {
-    /// Fetches the part `step` of `steps` of some panels' rows.
-    fn fetch(&self, panels: std::ops::Range<usize>, step: usize, steps: usize) {
-        let (first, rows) = (panels.start * SIDE, panels.len() * SIDE);
-        for row in first + rows * step / steps..first + rows * (step + 1) / steps {
-            if *INP {
-                self.inputs.iter().for_each(|matrix| matrix.expect_line(row));
-            }
-            if *OUTP && row < self.task.len {
-                for target in self.targets {
-                    let at = target.place(self.task, self.width, row);
-                    (at..at + self.width).step_by(16).for_each(|at| target.parts.expect(at));
-                }
             }
         }
     }
@@ -373,5 +360,3 @@ versions! {
 
 #[cfg(test)]
 mod tests;
-static INP: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| std::env::var("NOINP").is_err());
-static OUTP: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| std::env::var("NOOUTP").is_err());

@@ -67,14 +67,6 @@ impl<'a> Matrix<'a> {
         &self.data[row * self.stride..][..self.columns]
     }
 
-    /// Fetches a row of a matrix that is not transposed, if there is such a row: it will be read soon.
-    #[inline]
-    pub(crate) fn expect_line(&self, row: usize) {
-        if row < self.rows {
-            self.line(row).chunks(16).for_each(|part| crate::pool::fetch(part.as_ptr()));
-        }
-    }
-
     /// The part of a tile that begins at the row and column given. `lines` are rows of the left matrix, columns of the right one.
     fn source(&self, row: usize, column: usize, order: Order) -> Source<'a> {
         let (rows, columns) = (self.rows - row, self.columns - column);

@@ -70,19 +70,6 @@ impl Pool for Threads {
     }
 }
 
-/// Fetches the memory around an element into the second-level cache.
-#[inline(always)]
-pub(crate) fn fetch<T>(at: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a hint, which may be given for any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
-}
-
 /// A slice of which each task changes a part of its own.
 pub(crate) struct Parts<'a, T> {
     data: *mut T,
@@ -157,7 +144,7 @@ pub(crate) struct Buffer<T: Kept> {
 }
 
 /// What [`Buffer`]s hold.
-pub(crate) trait Kept: Copy + Default + 'static {
+pub trait Kept: Copy + Default + 'static {
     fn shelf() -> &'static Mutex<Vec<Vec<Tile<Self>>>>;
 }
 

@@ -1,6 +1,6 @@
 use std::f32::consts::LOG2_E;
 
-use super::{Ahead, Attention, Form, Inputs, Masks, Operand, SIDE, Scores, Target, Task, flip, scale_columns};
+use super::{Attention, Form, Inputs, Masks, Operand, Packed, SIDE, Scores, Target, Task, flip, scale_columns};
 use crate::gemm::Matrix;
 use crate::isa::versions;
 use crate::math::exp2;
@@ -69,10 +69,15 @@ pub fn backward(
         width,
         targets,
     };
-    attention.run(pool, |task, next| {
-        let at = (task.text * attention.heads + task.head) * distances;
-        // SAFETY: tasks are of different texts or heads.
-        work.text(task, next, unsafe { partials.part(at..at + distances) });
+    attention.run(pool, |heads| {
+        let read = work.read(heads);
+        for (i, task) in heads.iter().enumerate() {
+            let at = (task.text * attention.heads + task.head) * distances;
+            // SAFETY: tasks are of different texts or heads.
+            work.head(task, read.packed.each_ref().map(|x| x.head(i)), &read.statistics[i], unsafe {
+                partials.part(at..at + distances)
+            });
+        }
     });
     if let Some(bias) = gradients.bias {
         assert_eq!(bias.len(), attention.heads * distances, "the gradient of the bias of relative distances");
@@ -105,38 +110,32 @@ const KEYS: usize = 2;
 /// Panels of 32 queries whose probabilities are kept until gradients of keys and values are summed up over them.
 const QUERIES: usize = 16;
 
-/// Operands of one task.
-struct Operands {
-    keys: Operand,
-    keys_t: Operand,
-    values: Operand,
-    queries: Operand,
-    queries_t: Operand,
-    /// The gradient of the output.
-    outputs: Operand,
-    outputs_t: Operand,
+/// What is read for some heads.
+struct Read {
+    /// Queries, keys, values, the gradient of the output.
+    packed: [Packed; 4],
+    /// Of each head.
+    statistics: Vec<Vec<Statistics>>,
 }
 
 impl Backward<'_> {
-    fn operands(&self, task: &Task) -> Operands {
-        let head = |matrix| self.attention.head(matrix, task, self.width);
-        let (q, k, v, o) = (head(self.inputs.query), head(self.inputs.key), head(self.inputs.value), head(self.gradient));
-        let (isa, precision) = (self.isa, self.attention.precision);
-        let [keys, keys_t] = Operand::of(isa, precision, k, [Form::Left, Form::LeftT]);
-        let [values] = Operand::of(isa, precision, v, [Form::Left]);
-        let [queries, queries_t] = Operand::of(isa, precision, q, [Form::Right, Form::RightT]);
-        let [outputs, outputs_t] = Operand::of(isa, precision, o, [Form::Right, Form::RightT]);
-        Operands { keys, keys_t, values, queries, queries_t, outputs, outputs_t }
+    fn read(&self, heads: &[Task]) -> Read {
+        let matrices = [self.inputs.query, self.inputs.key, self.inputs.value, self.gradient];
+        let packed = matrices.map(|matrix| Packed::new(self.isa, self.attention, matrix, heads, self.width));
+        let mut statistics: Vec<Vec<_>> = heads.iter().map(|_| Vec::new()).collect();
+        for panel in 0..heads[0].len.div_ceil(SIDE) {
+            heads.iter().zip(&mut statistics).for_each(|(task, all)| all.push(self.statistics(task, panel)));
+        }
+        Read { packed, statistics }
     }
 
-    fn text(&self, task: &Task, next: Option<&Task>, bias: &mut [f32]) {
+    fn head(&self, task: &Task, packed: [Operand<&[Tile<u32>]>; 4], statistics: &[Statistics], bias: &mut [f32]) {
         let (isa, precision, width) = (self.isa, self.attention.precision, self.width);
         let multiplier = Multiplier::new(isa, precision);
-        let operands = self.operands(task);
-        let statistics = self.statistics(task);
-        let inputs = [self.inputs.query, self.inputs.key, self.inputs.value, self.output, self.gradient];
-        let inputs = next.into_iter().flat_map(|next| inputs.map(|matrix| self.attention.head(matrix, next, width))).collect();
-        let ahead = Ahead { task, width, targets: &self.targets, inputs };
+        let [queries, keys, values, outputs] = packed;
+        let keys_t = keys.to(isa, precision, Form::LeftT);
+        let [queries_t, outputs_t] = [&queries, &outputs].map(|x| x.to(isa, precision, Form::RightT));
+        let of_queries = [&queries, &outputs].map(|x| x.to(isa, precision, Form::Right));
         let distances = self.attention.distances(task);
         let scores = Scores::new(self.attention, task, distances.as_deref());
         let mut bias_sums = vec![0.0; if bias.is_empty() { 0 } else { 2 * task.len.next_multiple_of(SIDE) }];
@@ -156,16 +155,18 @@ impl Backward<'_> {
         let mut right = Buffer::<u32>::new(KEYS * size);
         let (mut products, mut gradients) = ([Tile([0.0; 256]); 4], [Tile([0.0; 256]); 4]);
         for group in (0..panels).step_by(KEYS) {
-            let keys = group..panels.min(group + KEYS);
-            let seen =
-                self.attention.seen(group * SIDE, task.len).start..self.attention.seen((keys.end - 1) * SIDE, task.len).end;
+            let group = group..panels.min(group + KEYS);
+            let seen = self.attention.seen(group.start * SIDE, task.len).start
+                ..self.attention.seen((group.end - 1) * SIDE, task.len).end;
             for chunk in seen.clone().step_by(QUERIES) {
                 let chunk = chunk..seen.end.min(chunk + QUERIES);
                 for query in chunk.clone() {
-                    ahead.fetch(keys.clone(), query - seen.start, seen.len());
-                    for (i, key) in keys.clone().enumerate() {
-                        multiplier.multiply(operands.keys.panel(key), operands.queries_t.panel(query), &mut products, false);
-                        multiplier.multiply(operands.values.panel(key), operands.outputs_t.panel(query), &mut gradients, false);
+                    for target in &self.targets {
+                        target.expect(task, width, group.clone(), query - seen.start, seen.len());
+                    }
+                    for (i, key) in group.clone().enumerate() {
+                        multiplier.multiply(keys.panel(key), queries_t.panel(query), &mut products, false);
+                        multiplier.multiply(values.panel(key), outputs_t.panel(query), &mut gradients, false);
                         let at = (i * QUERIES + query - chunk.start) * size;
                         let [of_scores, probabilities] = left.each_mut().map(|left| &mut left[at..at + size]);
                         let out = Out { probabilities, left: of_scores, right: &mut right[i * size..][..size] };
@@ -182,29 +183,29 @@ impl Backward<'_> {
                             &mut bias_sums,
                         );
                     }
-                    let along = keys.start * size..keys.end * size;
+                    let along = group.start * size..group.end * size;
                     for column in 0..wide {
                         let Some(sums) = sums[(column * panels + query) * 4..].first_chunk_mut() else { break };
-                        let a = &operands.keys_t.panel(column)[along.clone()];
+                        let a = &keys_t.panel(column)[along.clone()];
                         multiplier.multiply(a, &right[..a.len()], sums, true);
                     }
                 }
-                for (i, column) in (0..keys.len()).flat_map(|i| (0..wide).map(move |column| (i, column))) {
+                for (i, column) in (0..group.len()).flat_map(|i| (0..wide).map(move |column| (i, column))) {
                     let along = chunk.start * size..chunk.end * size;
                     let at = i * QUERIES * size;
-                    for ((sums, left), operand) in of_keys.iter_mut().zip(&left).zip([&operands.queries, &operands.outputs]) {
+                    for ((sums, left), operand) in of_keys.iter_mut().zip(&left).zip(&of_queries) {
                         let Some(sums) = sums[(i * wide + column) * 4..].first_chunk_mut() else { break };
                         let left = &left[at..at + along.len()];
                         multiplier.multiply(left, &operand.panel(column)[along.clone()], sums, chunk.start > seen.start);
                     }
                 }
             }
-            for (i, column) in (0..keys.len()).flat_map(|i| (0..wide).map(move |column| (i, column))) {
+            for (i, column) in (0..group.len()).flat_map(|i| (0..wide).map(move |column| (i, column))) {
                 let blocks = of_keys.each_mut().map(|sums| &mut sums.as_chunks_mut::<4>().0[i * wide + column]);
                 scale_columns(isa, blocks[0], &[self.attention.scale; SIDE]);
                 for (target, block) in self.targets[1..].iter().zip(blocks) {
                     // SAFETY: tasks are of different texts or heads.
-                    unsafe { target.write(isa, task, width, group + i, column, block) };
+                    unsafe { target.write(isa, task, width, group.start + i, column, block) };
                 }
             }
         }
@@ -220,18 +221,14 @@ impl Backward<'_> {
         }
     }
 
-    /// For each 32 queries.
-    fn statistics(&self, task: &Task) -> Vec<Statistics> {
-        let output = self.attention.head(self.output, task, self.width);
-        let gradient = self.attention.head(self.gradient, task, self.width);
-        let sums = &self.logsumexp[task.head * self.tokens + task.start..][..task.len];
-        let of = |(panel, sums): (usize, &[f32])| {
-            let (mut logsumexp, mut product) = ([-super::UNSEEN; SIDE], [0.0; SIDE]);
-            logsumexp.iter_mut().zip(sums).for_each(|(own, sum)| *own = sum * LOG2_E);
-            dots(self.isa, output, gradient, panel * SIDE, &mut product[..sums.len()]);
-            Statistics { logsumexp, product, masks: self.attention.masks(task, panel * SIDE) }
-        };
-        sums.chunks(SIDE).enumerate().map(of).collect()
+    fn statistics(&self, task: &Task, panel: usize) -> Statistics {
+        let [output, gradient] = [self.output, self.gradient].map(|matrix| self.attention.head(matrix, task, self.width));
+        let tokens = panel * SIDE..task.len.min((panel + 1) * SIDE);
+        let sums = &self.logsumexp[task.head * self.tokens + task.start..][tokens.clone()];
+        let (mut logsumexp, mut product) = ([-super::UNSEEN; SIDE], [0.0; SIDE]);
+        logsumexp.iter_mut().zip(sums).for_each(|(own, sum)| *own = sum * LOG2_E);
+        dots(self.isa, output, gradient, tokens.start, &mut product[..tokens.len()]);
+        Statistics { logsumexp, product, masks: self.attention.masks(task, tokens.start) }
     }
 }
 

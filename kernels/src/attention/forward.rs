@@ -1,6 +1,6 @@
 use std::f32::consts::LN_2;
 
-use super::{Ahead, Attention, Form, Inputs, Masks, Operand, SIDE, Scores, Target, Task, UNSEEN, flip, scale_columns};
+use super::{Attention, Form, Inputs, Masks, Operand, Packed, SIDE, Scores, Target, Task, UNSEEN, flip, scale_columns};
 use crate::isa::versions;
 use crate::math::exp2;
 use crate::micro::Multiplier;
@@ -19,33 +19,29 @@ pub fn forward(pool: &dyn Pool, attention: &Attention, inputs: &Inputs, output: 
     assert_eq!(logsumexp.len(), attention.heads * tokens, "the logarithms of sums");
     let (output, logsumexp) = (Parts::new(output), Parts::new(logsumexp));
     let target = Target { parts: &output, offset: 0, stride: attention.heads * width };
-    let work = Forward { isa: pool.isa(), attention, inputs, width, target };
-    attention.run(pool, |task, next| {
-        let sums = task.head * tokens + task.start;
-        // SAFETY: tasks are of different texts or heads.
-        work.text(task, next, unsafe { logsumexp.part(sums..sums + task.len) });
+    let work = Forward { isa: pool.isa(), attention, width, target };
+    attention.run(pool, |heads| {
+        let packed = [inputs.query, inputs.key, inputs.value].map(|x| Packed::new(work.isa, attention, x, heads, width));
+        for (i, task) in heads.iter().enumerate() {
+            let sums = task.head * tokens + task.start;
+            // SAFETY: tasks are of different texts or heads.
+            work.head(task, packed.each_ref().map(|x| x.head(i)), unsafe { logsumexp.part(sums..sums + task.len) });
+        }
     });
 }
 
 struct Forward<'a> {
     isa: Isa,
     attention: &'a Attention<'a>,
-    inputs: &'a Inputs<'a>,
     width: usize,
     target: Target<'a>,
 }
 
 impl Forward<'_> {
-    fn text(&self, task: &Task, next: Option<&Task>, sums: &mut [f32]) {
+    fn head(&self, task: &Task, [queries, keys, values]: [Operand<&[Tile<u32>]>; 3], sums: &mut [f32]) {
         let (isa, precision, width) = (self.isa, self.attention.precision, self.width);
         let multiplier = Multiplier::new(isa, precision);
-        let head = |matrix| self.attention.head(matrix, task, width);
-        let [keys] = Operand::of(isa, precision, head(self.inputs.key), [Form::Left]);
-        let [values_t] = Operand::of(isa, precision, head(self.inputs.value), [Form::LeftT]);
-        let [queries_t] = Operand::of(isa, precision, head(self.inputs.query), [Form::RightT]);
-        let inputs = [self.inputs.query, self.inputs.key, self.inputs.value];
-        let inputs = next.into_iter().flat_map(|next| inputs.map(|matrix| self.attention.head(matrix, next, width))).collect();
-        let ahead = Ahead { task, width, targets: std::slice::from_ref(&self.target), inputs };
+        let (queries_t, values_t) = (queries.to(isa, precision, Form::RightT), values.to(isa, precision, Form::LeftT));
         let distances = self.attention.distances(task);
         let scores = Scores::new(self.attention, task, distances.as_deref());
 
@@ -66,8 +62,8 @@ impl Forward<'_> {
             let probabilities = &mut probabilities[steps.clone()];
             let masks = self.attention.masks(task, first);
             let place = (seen.start * SIDE, first);
-            let fetch = |step| ahead.fetch(panel..panel + 1, step, seen.len());
-            let factors = softmax(isa, precision, &scores, masks.as_ref(), place, products, probabilities, sums, &fetch);
+            let expect = |step| self.target.expect(task, width, panel..panel + 1, step, seen.len());
+            let factors = softmax(isa, precision, &scores, masks.as_ref(), place, products, probabilities, sums, &expect);
             for column in 0..width.div_ceil(SIDE) {
                 multiplier.multiply(&values_t.panel(column)[steps.clone()], probabilities, &mut results, false);
                 scale_columns(isa, &mut results, &factors);
@@ -89,12 +85,12 @@ versions! {
         products: &[[Tile<f32>; 4]],
         probabilities: &mut [Tile<u32>],
         sums: &mut [f32],
-        fetch: &dyn Fn(usize),
+        expect: &dyn Fn(usize),
     ) -> [f32; SIDE] {
         let greatest = greatest::<V>(scores, place, products);
         let totals = match precision {
-            Precision::Fp32 => exponentials(Precision::Fp32, scores, masks, place, products, greatest, probabilities, fetch),
-            Precision::Bf16 => exponentials(Precision::Bf16, scores, masks, place, products, greatest, probabilities, fetch),
+            Precision::Fp32 => exponentials(Precision::Fp32, scores, masks, place, products, greatest, probabilities, expect),
+            Precision::Bf16 => exponentials(Precision::Bf16, scores, masks, place, products, greatest, probabilities, expect),
         };
         let mut factors = [0.0; SIDE];
         for half in 0..2 {
@@ -144,7 +140,7 @@ fn exponentials<V: Vector>(
     products: &[[Tile<f32>; 4]],
     greatest: [V; 2],
     probabilities: &mut [Tile<u32>],
-    fetch: &dyn Fn(usize),
+    expect: &dyn Fn(usize),
 ) -> [V; 2] {
     let mut totals = [V::zero(); 2];
     let less = greatest.map(
@@ -153,7 +149,7 @@ fn exponentials<V: Vector>(
     );
     let size = SIDE / precision.step() * 2;
     for (i, (tiles, out)) in products.iter().zip(probabilities.chunks_exact_mut(size)).enumerate() {
-        fetch(i);
+        expect(i);
         let key = first + i * SIDE;
         let plain = scores.plain(key, query);
         for row in (0..SIDE).step_by(2) {
