@@ -310,27 +310,37 @@ impl Target<'_> {
         }
     }
 
-    /// Writes a block of 32 tokens by 32 columns of a head of `width`.
+    /// Writes a block of 32 tokens by 32 columns of a head of `width`, each row times a factor.
     ///
     /// # Safety
     /// No other task has these tokens and columns.
-    unsafe fn write(&self, isa: Isa, task: &Task, width: usize, panel: usize, column: usize, block: &[Tile<f32>; 4]) {
-        let (first, rows) = (panel * SIDE, SIDE.min(task.len - panel * SIDE));
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn write(
+        &self,
+        isa: Isa,
+        task: &Task,
+        width: usize,
+        panel: usize,
+        column: usize,
+        block: &[Tile<f32>; 4],
+        factors: &[f32; SIDE],
+    ) {
+        let factors = &factors[..SIDE.min(task.len - panel * SIDE)];
         let columns = width.min((column + 1) * SIDE) - column * SIDE;
-        let place = self.place(task, width, first) + column * SIDE;
-        write_rows(isa, self.parts, place, self.stride, rows, columns, block);
+        let place = self.place(task, width, panel * SIDE) + column * SIDE;
+        write_rows(isa, self.parts, place, self.stride, columns, block, factors);
     }
 }
 
 versions! {
-    /// Writes rows of a block, `stride` apart, if no other task has them.
-    fn write_rows<V>(parts: &Parts<f32>, place: usize, stride: usize, rows: usize, columns: usize, block: &[Tile<f32>; 4]) {
-        for row in 0..rows {
+    /// Writes a block's rows, `stride` apart, which no other task has, each times a factor.
+    fn write_rows<V>(parts: &Parts<f32>, place: usize, stride: usize, columns: usize, block: &[Tile<f32>; 4], factors: &[f32]) {
+        for (row, factor) in factors.iter().enumerate() {
             let at = place + row * stride;
             // SAFETY: by the caller's word.
             let line = unsafe { parts.part(at..at + columns) };
             for (right, line) in line.chunks_mut(16).enumerate() {
-                V::load(block[row / 16 * 2 + right].row(row % 16)).store_some(line);
+                V::load(block[row / 16 * 2 + right].row(row % 16)).mul(V::splat(*factor)).store_some(line);
             }
         }
     }
@@ -343,19 +353,6 @@ fn flip(isa: Isa, block: &[Tile<f32>; 4]) -> [Tile<f32>; 4] {
         transpose(isa, &block[i], to);
     }
     out
-}
-
-versions! {
-    /// Multiplies each column of a block by a factor.
-    fn scale_columns<V>(block: &mut [Tile<f32>; 4], factors: &[f32; SIDE]) {
-        for (i, tile) in block.iter_mut().enumerate() {
-            let factors = V::load_some(&factors[i % 2 * 16..][..16]);
-            for row in 0..16 {
-                let row = tile.row_mut(row);
-                V::load(row).mul(factors).store(row);
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use std::f32::consts::LOG2_E;
 
-use super::{Attention, Form, Inputs, Masks, Operand, Packed, SIDE, Scores, Target, Task, flip, scale_columns};
+use super::{Attention, Form, Inputs, Masks, Operand, Packed, SIDE, Scores, Target, Task, flip};
 use crate::gemm::Matrix;
 use crate::isa::versions;
 use crate::math::exp2;
@@ -139,6 +139,7 @@ impl Backward<'_> {
         let distances = self.attention.distances(task);
         let scores = Scores::new(self.attention, task, distances.as_deref());
         let mut bias_sums = vec![0.0; if bias.is_empty() { 0 } else { 2 * task.len.next_multiple_of(SIDE) }];
+        let scale = [self.attention.scale; SIDE];
         let panels = task.len.div_ceil(SIDE);
         // Blocks of the width of a head.
         let wide = width.div_ceil(SIDE);
@@ -201,18 +202,16 @@ impl Backward<'_> {
                 }
             }
             for (i, column) in (0..group.len()).flat_map(|i| (0..wide).map(move |column| (i, column))) {
-                let blocks = of_keys.each_mut().map(|sums| &mut sums.as_chunks_mut::<4>().0[i * wide + column]);
-                scale_columns(isa, blocks[0], &[self.attention.scale; SIDE]);
-                for (target, block) in self.targets[1..].iter().zip(blocks) {
+                let blocks = of_keys.each_ref().map(|sums| &sums.as_chunks::<4>().0[i * wide + column]);
+                for ((target, block), factors) in self.targets[1..].iter().zip(blocks).zip([&scale, &[1.0; SIDE]]) {
                     // SAFETY: tasks are of different texts or heads.
-                    unsafe { target.write(isa, task, width, group.start + i, column, block) };
+                    unsafe { target.write(isa, task, width, group.start + i, column, block, factors) };
                 }
             }
         }
-        for (i, block) in sums.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-            scale_columns(isa, block, &[self.attention.scale; SIDE]);
+        for (i, block) in sums.as_chunks::<4>().0.iter().enumerate() {
             // SAFETY: as above.
-            unsafe { self.targets[0].write(isa, task, width, i % panels, i / panels, &flip(isa, block)) };
+            unsafe { self.targets[0].write(isa, task, width, i % panels, i / panels, &flip(isa, block), &scale) };
         }
         if let Some(span) = self.attention.bias.map(|b| b.span).filter(|_| !bias.is_empty()) {
             let (padded, reach) = (task.len.next_multiple_of(SIDE), task.len - 1);

@@ -1,6 +1,6 @@
 use std::f32::consts::LN_2;
 
-use super::{Attention, Form, Inputs, Masks, Operand, Packed, SIDE, Scores, Target, Task, UNSEEN, flip, scale_columns};
+use super::{Attention, Form, Inputs, Masks, Operand, Packed, SIDE, Scores, Target, Task, UNSEEN, flip};
 use crate::isa::versions;
 use crate::math::exp2;
 use crate::micro::Multiplier;
@@ -66,9 +66,8 @@ impl Forward<'_> {
             let factors = softmax(isa, precision, &scores, masks.as_ref(), place, products, probabilities, sums, &expect);
             for column in 0..width.div_ceil(SIDE) {
                 multiplier.multiply(&values_t.panel(column)[steps.clone()], probabilities, &mut results, false);
-                scale_columns(isa, &mut results, &factors);
                 // SAFETY: tasks are of different texts or heads.
-                unsafe { self.target.write(isa, task, width, panel, column, &flip(isa, &results)) };
+                unsafe { self.target.write(isa, task, width, panel, column, &flip(isa, &results), &factors) };
             }
         }
     }
