@@ -7,12 +7,16 @@ mod forward;
 pub use backward::{Gradients, InputGradients, backward};
 pub use forward::forward;
 
-use crate::dropout::Dropout;
+use std::f32::consts::LOG2_E;
+use std::ops::{Deref, Range};
+
+use crate::dropout::{Dropout, Rows};
+use crate::isa::versions;
 use crate::matrix::Matrix;
-use crate::pool::Buffer;
+use crate::pool::{Buffer, Parts};
 use crate::simd::{Vector, Words};
-use crate::tile::{Order, Tile};
-use crate::{Isa, Precision};
+use crate::tile::{Order, Tile, left_to_right, transpose};
+use crate::{Isa, Pool, Precision};
 
 /// What the forward and the backward pass have in common.
 #[derive(Debug, Clone, Copy)]
@@ -95,23 +99,46 @@ impl<'a> Attention<'a> {
         texts.into_iter().flat_map(heads).collect()
     }
 
+    /// Calls `work` for all tasks, with several heads of a text at once: whole rows are read much faster than pieces of them. There are enough calls for all
+    /// threads.
+    fn run(&self, pool: &dyn Pool, work: impl Fn(&[Task]) + Sync) {
+        let tasks = self.tasks();
+        let cost = |task: &Task| task.len.div_ceil(SIDE).pow(2);
+        let share = tasks.iter().map(cost).sum::<usize>().div_ceil(4 * pool.threads().max(1));
+        let of_text = |heads: &'_ [Task]| share / cost(&heads[0]).max(1);
+        let groups: Vec<_> =
+            tasks.chunk_by(|a, b| a.text == b.text).flat_map(|heads| heads.chunks(of_text(heads).max(1))).collect();
+        pool.run(groups.len(), &|i| work(groups[i]));
+    }
+
     /// The panels of 32 keys that some of 32 queries from `query` on see.
-    fn seen(&self, query: usize, len: usize) -> std::ops::Range<usize> {
+    fn seen(&self, query: usize, len: usize) -> Range<usize> {
         match self.window {
             Some(w) => query.saturating_sub(w) / SIDE..(query + SIDE).saturating_add(w).min(len).div_ceil(SIDE),
             None => 0..len.div_ceil(SIDE),
         }
     }
 
-    /// The bias of the text's distances: number k − q + padded − 1, `padded` being the length in whole blocks. Zero where no text has tokens.
+    /// The bias of the text's distances in units of ln 2: number q − k + padded − 1, `padded` being the length in whole blocks. Zero where no text has
+    /// tokens.
     fn distances(&self, task: &Task) -> Option<Vec<f32>> {
         self.bias.map(|bias| {
             let padded = task.len.next_multiple_of(SIDE);
             let values = &bias.values[task.head * (2 * bias.span - 1)..][..2 * bias.span - 1];
             let mut local = vec![0.0; 2 * padded];
             let reach = task.len - 1;
-            local[padded - 1 - reach..padded + reach].copy_from_slice(&values[bias.span - 1 - reach..bias.span + reach]);
+            let seen = values[bias.span - 1 - reach..bias.span + reach].iter().rev();
+            local[padded - 1 - reach..padded + reach].iter_mut().zip(seen).for_each(|(local, value)| *local = value * LOG2_E);
             local
+        })
+    }
+
+    /// What drops probabilities of 32 queries from `query` on.
+    fn masks(&self, task: &Task, query: usize) -> Option<Masks> {
+        self.dropout.map(|dropout| {
+            let row = |i| dropout.row(((task.start + query + i) * self.heads + task.head) as u64);
+            let half = |i: usize| Rows::new(std::array::from_fn(|j| row(i * 16 + j)));
+            Masks { rows: [half(0), half(1)], factor: dropout.factor() }
         })
     }
 
@@ -120,7 +147,23 @@ impl<'a> Attention<'a> {
     }
 }
 
-/// What turns products of queries and keys into scores, for one task.
+/// Dropout of 32 queries.
+struct Masks {
+    rows: [Rows; 2],
+    factor: f32,
+}
+
+impl Masks {
+    /// What the probabilities of a key are multiplied by, for 16 queries of the first or the second half.
+    #[inline(always)]
+    fn get<V: Vector>(&self, half: usize, key: usize) -> V {
+        self.rows[half].mask(key as u32, V::splat(self.factor))
+    }
+}
+
+/// What turns products of keys and queries into scores, for one task. Scores are in units of ln 2: their exponentials are powers of 2. Blocks of
+/// them are `[keys, queries]`, so that what belongs to a query (the greatest score, sums) is one number of a vector, and rows of a block become
+/// rows of the operands that gradients of keys and values are computed from.
 struct Scores<'a> {
     scale: f32,
     len: usize,
@@ -133,59 +176,183 @@ struct Scores<'a> {
 impl<'a> Scores<'a> {
     fn new(attention: &Attention, task: &Task, distances: Option<&'a [f32]>) -> Self {
         let window = attention.window.unwrap_or(usize::MAX).min(1 << 30);
-        Scores { scale: attention.scale, len: task.len, window, distances }
+        Scores { scale: attention.scale * LOG2_E, len: task.len, window, distances }
     }
 
-    /// Scores of the query with 16 keys from `key` on, from their products.
+    /// Whether the scores of a block are its products times a positive number.
+    fn plain(&self, key: usize, query: usize) -> bool {
+        let within = key + SIDE <= self.len && key.abs_diff(query) + SIDE - 1 <= self.window;
+        within && self.distances.is_none() && self.scale > 0.0
+    }
+
+    /// Scores of a key with 16 queries from `query` on, from their products.
     #[inline(always)]
-    fn apply<V: Vector>(&self, query: usize, key: usize, products: V) -> V {
+    fn apply<V: Vector>(&self, key: usize, query: usize, products: V) -> V {
+        if key >= self.len {
+            return V::splat(UNSEEN);
+        }
         let scale = V::splat(self.scale);
         let scores = match self.distances {
             None => products.mul(scale),
             Some(distances) => {
-                let at = key + self.len.next_multiple_of(SIDE) - 1 - query;
+                let at = query + self.len.next_multiple_of(SIDE) - 1 - key;
                 products.fma(scale, V::load_some(&distances[at..at + 16]))
             }
         };
-        let far = query > key + self.window || key + 15 > query + self.window;
-        if far || key + 16 > self.len { self.hide(query, key, scores) } else { scores }
+        let far = key > query + self.window || query + 15 > key + self.window;
+        if far { self.hide(key, query, scores) } else { scores }
     }
 
-    /// Scores of keys beyond the text or the window become so small that their exponentials are 0.
+    /// Scores beyond the window become so small that their exponentials are 0.
     #[inline(always)]
-    fn hide<V: Vector>(&self, query: usize, key: usize, scores: V) -> V {
-        let (keys, unseen) = (V::Words::count(key as u32), V::splat(UNSEEN));
-        let from = |start: usize, yes, no| keys.select_reaches(Words::splat(start as u32), yes, no);
-        let scores = from(self.len, unseen, scores);
-        let scores = from(query.saturating_sub(self.window), scores, unseen);
-        from(query + self.window + 1, unseen, scores)
+    fn hide<V: Vector>(&self, key: usize, query: usize, scores: V) -> V {
+        let (queries, unseen) = (V::Words::count(query as u32), V::splat(UNSEEN));
+        let from = |start: usize, yes, no| queries.select_reaches(Words::splat(start as u32), yes, no);
+        from(key + self.window + 1, unseen, from(key.saturating_sub(self.window), scores, unseen))
     }
 }
 
-/// An operand of all panels of 32 lines of a matrix: two tiles a step, `steps` steps a panel.
-struct Operand {
+/// Rows of several heads as left operands, which consist of whole blocks of 32 × 32, as all operands here do.
+struct Packed {
     tiles: Buffer<u32>,
-    steps: usize,
+    /// Tiles of a head, and of a panel of 32 tokens.
+    head: usize,
+    panel: usize,
 }
 
-impl Operand {
-    fn new(isa: Isa, precision: Precision, order: Order, matrix: Matrix) -> Self {
-        let (lines, along) = match order {
-            Order::Left => (matrix.rows(), matrix.columns()),
-            Order::Right => (matrix.columns(), matrix.rows()),
-        };
-        // Whole panels along the sum too: other operands of the product have them.
-        let steps = along.div_ceil(SIDE) * (SIDE / precision.step());
-        let mut tiles = Buffer::new(lines.div_ceil(SIDE) * steps * 2);
-        for (panel, tiles) in tiles.chunks_exact_mut((steps * 2).max(1)).enumerate() {
-            crate::gemm::pack_panel(isa, precision, matrix, order, panel * SIDE, 0..steps, tiles);
+impl Packed {
+    fn new(isa: Isa, attention: &Attention, matrix: Matrix, heads: &[Task], width: usize) -> Self {
+        let (panels, steps) = (heads[0].len.div_ceil(SIDE), width.div_ceil(SIDE) * SIDE / attention.precision.step());
+        let (head, panel) = (panels * steps * 2, steps * 2);
+        let mut tiles = Buffer::new(heads.len() * head);
+        // Rows of all heads before the next rows, as they lie in memory.
+        for (i, (at, task)) in (0..panels).flat_map(|i| heads.iter().enumerate().map(move |task| (i, task))) {
+            let tiles = &mut tiles[at * head + i * panel..][..panel];
+            let rows = attention.head(matrix, task, width);
+            crate::gemm::pack_panel(isa, attention.precision, rows, Order::Left, i * SIDE, 0..steps, tiles);
         }
-        Operand { tiles, steps }
+        Packed { tiles, head, panel }
     }
 
-    fn panel(&self, panel: usize) -> &[Tile<u32>] {
-        &self.tiles[panel * self.steps * 2..(panel + 1) * self.steps * 2]
+    fn head(&self, i: usize) -> Operand<&[Tile<u32>]> {
+        Operand { tiles: &self.tiles[i * self.head..(i + 1) * self.head], panel: self.panel }
     }
+}
+
+/// Tiles of a matrix, so many for each panel of 32 lines: two for each step along the sum.
+struct Operand<T> {
+    tiles: T,
+    panel: usize,
+}
+
+impl<T: Deref<Target = [Tile<u32>]>> Operand<T> {
+    fn panel(&self, panel: usize) -> &[Tile<u32>] {
+        &self.tiles[panel * self.panel..(panel + 1) * self.panel]
+    }
+}
+
+/// What else the rows X of a head are made.
+#[derive(Clone, Copy, PartialEq)]
+enum Form {
+    /// The left matrix X'.
+    LeftT,
+    /// The right matrix X.
+    Right,
+    /// The right matrix X'.
+    RightT,
+}
+
+impl Operand<&[Tile<u32>]> {
+    fn to(&self, isa: Isa, precision: Precision, form: Form) -> Operand<Buffer<u32>> {
+        // Tiles of a block.
+        let size = SIDE / precision.step() * 2;
+        let (panels, wide) = (self.tiles.len() / self.panel, self.panel / size);
+        let mut tiles = Buffer::new(self.tiles.len());
+        let mut right = [Tile([0; 256]); 4];
+        for (at, block) in self.tiles.chunks_exact(size).enumerate() {
+            if form == Form::RightT {
+                let to = &mut tiles[at * size..(at + 1) * size];
+                block.iter().zip(to).for_each(|(from, to)| transpose(isa, from, to));
+                continue;
+            }
+            let at = at % wide * panels + at / wide;
+            let to = &mut tiles[at * size..(at + 1) * size];
+            if form == Form::Right {
+                left_to_right(isa, precision, block, to);
+            } else {
+                left_to_right(isa, precision, block, &mut right[..size]);
+                right.iter().zip(to).for_each(|(from, to)| transpose(isa, from, to));
+            }
+        }
+        Operand { tiles, panel: if form == Form::RightT { self.panel } else { panels * size } }
+    }
+}
+
+/// Where results of all heads go: rows `stride` numbers apart, the first column at `offset`.
+struct Target<'a> {
+    parts: &'a Parts<'a, f32>,
+    offset: usize,
+    stride: usize,
+}
+
+impl Target<'_> {
+    /// Where the row of a token begins, for one head of `width`.
+    fn place(&self, task: &Task, width: usize, row: usize) -> usize {
+        (task.start + row) * self.stride + self.offset + task.head * width
+    }
+
+    /// Fetches the part `step` of `steps` of some panels' rows, which will be written soon.
+    fn expect(&self, task: &Task, width: usize, panels: Range<usize>, step: usize, steps: usize) {
+        let (first, rows) = (panels.start * SIDE, panels.len() * SIDE);
+        for row in first + rows * step / steps..task.len.min(first + rows * (step + 1) / steps) {
+            let at = self.place(task, width, row);
+            (at..at + width).step_by(16).for_each(|at| self.parts.expect(at));
+        }
+    }
+
+    /// Writes a block of 32 tokens by 32 columns of a head of `width`, each row times a factor.
+    ///
+    /// # Safety
+    /// No other task has these tokens and columns.
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn write(
+        &self,
+        isa: Isa,
+        task: &Task,
+        width: usize,
+        panel: usize,
+        column: usize,
+        block: &[Tile<f32>; 4],
+        factors: &[f32; SIDE],
+    ) {
+        let factors = &factors[..SIDE.min(task.len - panel * SIDE)];
+        let columns = width.min((column + 1) * SIDE) - column * SIDE;
+        let place = self.place(task, width, panel * SIDE) + column * SIDE;
+        write_rows(isa, self.parts, place, self.stride, columns, block, factors);
+    }
+}
+
+versions! {
+    /// Writes a block's rows, `stride` apart, which no other task has, each times a factor.
+    fn write_rows<V>(parts: &Parts<f32>, place: usize, stride: usize, columns: usize, block: &[Tile<f32>; 4], factors: &[f32]) {
+        for (row, factor) in factors.iter().enumerate() {
+            let at = place + row * stride;
+            // SAFETY: by the caller's word.
+            let line = unsafe { parts.part(at..at + columns) };
+            for (right, line) in line.chunks_mut(16).enumerate() {
+                V::load(block[row / 16 * 2 + right].row(row % 16)).mul(V::splat(*factor)).store_some(line);
+            }
+        }
+    }
+}
+
+/// A block of 32 × 32 whose rows become columns.
+fn flip(isa: Isa, block: &[Tile<f32>; 4]) -> [Tile<f32>; 4] {
+    let mut out = [Tile([0.0; 256]); 4];
+    for (i, to) in [0, 2, 1, 3].into_iter().zip(&mut out) {
+        transpose(isa, &block[i], to);
+    }
+    out
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use crate::pool::Kept;
 use crate::tile::Tile;
 
 /// 16 rows of 16 fp32 numbers.
@@ -80,43 +81,48 @@ pub unsafe fn pack_bf16_along(data: &[u16], stride: usize, transposed: bool, til
 /// Takes turns between the first and the second half of a register.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn interleaved() -> __m512i {
+pub fn interleaved() -> __m512i {
     let index: [u16; 32] = std::array::from_fn(|i| (i / 2 + i % 2 * 16) as u16);
     // SAFETY: 64 bytes are read from an array of 64 bytes.
     unsafe { _mm512_loadu_si512(index.as_ptr().cast()) }
 }
 
-/// Rows of 32 numbers, rounded to bf16, from a left and a right half.
-#[target_feature(enable = "avx512f,avx512bf16")]
-pub fn pairs_beside(left: &Tile<f32>, right: &Tile<f32>, out: &mut Tile<u32>) {
-    store(std::array::from_fn(|i| words(row(left, i), row(right, i))), out);
-}
-
-/// Columns of 32 numbers, rounded to bf16, from an upper and a lower half.
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub fn pairs_below(upper: &Tile<f32>, lower: &Tile<f32>, out: &mut Tile<u32>) {
-    let index = interleaved();
-    let pair = |i: usize| {
-        let half = if i < 8 { upper } else { lower };
-        _mm512_permutexvar_epi16(index, words(row(half, i % 8 * 2), row(half, i % 8 * 2 + 1)))
+/// Lines of pairs of 32 bf16 numbers become steps.
+#[target_feature(enable = "avx512f,avx512bw")]
+pub fn left_to_right(left: &[Tile<u32>], right: &mut [Tile<u32>]) {
+    // Where numbers of two registers are found that take turns: those of the first halves, of the second ones.
+    let index = |start: usize| {
+        let index: [u16; 32] = std::array::from_fn(|i| (start + i / 2 + i % 2 * 32) as u16);
+        // SAFETY: 64 bytes are read from an array of 64 bytes.
+        unsafe { _mm512_loadu_si512(index.as_ptr().cast()) }
     };
-    store(std::array::from_fn(pair), out);
+    let index = [index(0), index(16)];
+    for word in 0..16 {
+        let (first, second) = (row(&left[word / 8], word % 8 * 2), row(&left[word / 8], word % 8 * 2 + 1));
+        for (index, tile) in index.into_iter().zip(&mut *right) {
+            let place = tile.row_mut(word);
+            // SAFETY: `place` is 64 bytes.
+            unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), _mm512_permutex2var_epi16(first, index, second)) };
+        }
+    }
 }
 
 #[target_feature(enable = "avx512f")]
-pub fn transpose_tile(tile: &Tile<f32>, out: &mut Tile<f32>) {
-    let rows = transpose(std::array::from_fn(|i| _mm512_castps_si512(row(tile, i))));
+pub fn transpose_tile<T: Kept>(tile: &Tile<T>, out: &mut Tile<T>) {
+    const { assert!(size_of::<T>() == 4, "numbers of 32 bits") };
+    let rows = transpose(std::array::from_fn(|i| row(tile, i)));
     for (row, place) in rows.into_iter().zip(out.0.chunks_exact_mut(16)) {
         // SAFETY: `place` is 64 bytes.
-        unsafe { _mm512_storeu_ps(place.as_mut_ptr(), _mm512_castsi512_ps(row)) };
+        unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), row) };
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn row(tile: &Tile<f32>, row: usize) -> __m512 {
-    // SAFETY: 16 numbers are read from an array of 16.
-    unsafe { _mm512_loadu_ps(tile.row(row).as_ptr()) }
+fn row<T: Kept>(tile: &Tile<T>, row: usize) -> __m512i {
+    const { assert!(size_of::<T>() == 4, "numbers of 32 bits") };
+    // SAFETY: 64 bytes are read from an array of 16 numbers of 32 bits.
+    unsafe { _mm512_loadu_si512(tile.row(row).as_ptr().cast()) }
 }
 
 /// Row `row` of 32 of the left matrix, rounded to bf16: 32 numbers for each two tiles.
@@ -137,10 +143,11 @@ pub fn pack_line(line: &[f32], row: usize, tiles: &mut [Tile<u32>]) {
 pub fn write_bf16(tiles: &[Tile<f32>], row: usize, line: &mut [u16], stream: bool) {
     for (tiles, line) in tiles.as_chunks::<4>().0.iter().zip(line.as_chunks_mut::<32>().0) {
         let half = row / 16 * 2;
-        let numbers = words(self::row(&tiles[half], row % 16), self::row(&tiles[half + 1], row % 16));
+        let [low, high] = [&tiles[half], &tiles[half + 1]].map(|tile| tile.row(row % 16).as_ptr());
         let place = line.as_mut_ptr().cast::<__m512i>();
-        // SAFETY: 32 numbers are written to an array of 32.
+        // SAFETY: 16 numbers are read from arrays of 16, and 32 written to an array of 32.
         unsafe {
+            let numbers = words(_mm512_loadu_ps(low), _mm512_loadu_ps(high));
             if stream && place.is_aligned() {
                 _mm512_stream_si512(place, numbers);
             } else {
@@ -153,7 +160,7 @@ pub fn write_bf16(tiles: &[Tile<f32>], row: usize, line: &mut [u16], stream: boo
 /// 32 bf16 numbers: those of `low`, then those of `high`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn words(low: __m512, high: __m512) -> __m512i {
+pub fn words(low: __m512, high: __m512) -> __m512i {
     // SAFETY: both are 64 bytes of plain numbers.
     unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(high, low)) }
 }

@@ -62,14 +62,49 @@ impl Row {
     /// `yes` where elements from `column` on are kept, 0 elsewhere.
     #[inline(always)]
     pub(crate) fn mask<V: Vector>(self, column: u32, yes: V) -> V {
-        let mut h = V::Words::count(column).mul(Words::splat(SPREAD)).add(Words::splat(self.start));
-        h = h.xor(h.shift_right::<16>());
-        h = h.mul(Words::splat(FIRST)).xor(Words::splat(self.key));
-        h = h.xor(h.shift_right::<15>());
-        h = h.mul(Words::splat(SECOND));
-        h = h.xor(h.shift_right::<16>());
-        h.select_reaches(Words::splat(self.threshold), yes, V::zero())
+        let spread = V::Words::count(column).mul(Words::splat(SPREAD));
+        hash(spread, Words::splat(self.start), Words::splat(self.key)).select_reaches(
+            Words::splat(self.threshold),
+            yes,
+            V::zero(),
+        )
     }
+}
+
+/// 16 rows side by side.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows {
+    start: [u32; 16],
+    key: [u32; 16],
+    threshold: u32,
+}
+
+impl Rows {
+    pub(crate) fn new(rows: [Row; 16]) -> Self {
+        Rows { start: rows.map(|r| r.start), key: rows.map(|r| r.key), threshold: rows[0].threshold }
+    }
+
+    /// `yes` where the rows' element of `column` is kept, 0 elsewhere.
+    #[inline(always)]
+    pub(crate) fn mask<V: Vector>(&self, column: u32, yes: V) -> V {
+        let spread = V::Words::splat(column.wrapping_mul(SPREAD));
+        hash(spread, Words::load(&self.start), Words::load(&self.key)).select_reaches(
+            Words::splat(self.threshold),
+            yes,
+            V::zero(),
+        )
+    }
+}
+
+/// As in [`Row::keeps`], of columns that were multiplied by [`SPREAD`].
+#[inline(always)]
+fn hash<W: Words>(spread: W, start: W, key: W) -> W {
+    let mut h = spread.add(start);
+    h = h.xor(h.shift_right::<16>());
+    h = h.mul(Words::splat(FIRST)).xor(key);
+    h = h.xor(h.shift_right::<15>());
+    h = h.mul(Words::splat(SECOND));
+    h.xor(h.shift_right::<16>())
 }
 
 const SPREAD: u32 = 0x9e37_79b1;

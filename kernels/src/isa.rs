@@ -94,7 +94,7 @@ impl fmt::Display for Isa {
     }
 }
 
-/// Writes a function several times: in plain Rust, and compiled for AVX2 and AVX-512; its first argument, the [`Isa`], chooses at run time. The
+/// Writes a function several times: in plain Rust, and compiled for AVX2, AVX-512 and AVX-512 with bf16; its first argument, the [`Isa`], chooses at run time. The
 /// type named in angle brackets is the [`Vector`](crate::simd::Vector) of each.
 macro_rules! versions {
     ($(#[$meta:meta])* $vis:vis fn $name:ident<$vector:ident>($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
@@ -105,16 +105,24 @@ macro_rules! versions {
             fn body<$vector: $crate::simd::Vector>($($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
             {
+                #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                fn avx512_bf16($($arg: $ty),*) $(-> $ret)? {
+                    body::<$crate::simd::Avx512<true>>($($arg),*)
+                }
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
                 fn avx512($($arg: $ty),*) $(-> $ret)? {
-                    body::<$crate::simd::Avx512>($($arg),*)
+                    body::<$crate::simd::Avx512<false>>($($arg),*)
                 }
                 #[target_feature(enable = "avx2,fma")]
                 fn avx2($($arg: $ty),*) $(-> $ret)? {
                     body::<$crate::simd::Avx2>($($arg),*)
                 }
-                if isa.has_avx512() {
+                if isa.has_bf16() {
                     // SAFETY: an `Isa` exists only for what the processor has.
+                    return unsafe { avx512_bf16($($arg),*) };
+                }
+                if isa.has_avx512() {
+                    // SAFETY: as above.
                     return unsafe { avx512($($arg),*) };
                 }
                 if isa.has_avx2() {

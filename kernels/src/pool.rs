@@ -144,7 +144,7 @@ pub(crate) struct Buffer<T: Kept> {
 }
 
 /// What [`Buffer`]s hold.
-pub(crate) trait Kept: Copy + Default + 'static {
+pub trait Kept: Copy + Default + 'static {
     fn shelf() -> &'static Mutex<Vec<Vec<Tile<Self>>>>;
 }
 

@@ -32,8 +32,20 @@ pub(crate) trait Vector: Copy {
     fn min(self, other: Self) -> Self;
     /// `yes` where `self < other`, `no` elsewhere.
     fn select_below(self, other: Self, yes: Self, no: Self) -> Self;
-    /// `self · 2ⁿ`, for whole n from −150 to 128.
+    /// `self − ⌊self⌋`; 0 of infinities.
+    fn fraction(self) -> Self;
+    /// `self · 2ⁿ`, n rounded down, for numbers from ½ to 2 and NaN: 0 or infinity where that is beyond the numbers there are.
     fn scale(self, n: Self) -> Self;
+    /// Writes words of two bf16 numbers each, those of `low`, then those of `high`, rounded as [`bf16`] does it or with denormal numbers as 0.
+    #[inline(always)]
+    fn store_beside(low: Self, high: Self, to: &mut [u32; 16]) {
+        beside(low.array(), high.array(), to);
+    }
+    /// Likewise, each word having a number of `first` and one of `second`.
+    #[inline(always)]
+    fn store_below(first: Self, second: Self, to: &mut [u32; 16]) {
+        below(first.array(), second.array(), to);
+    }
 
     #[inline(always)]
     fn zero() -> Self {
@@ -56,12 +68,6 @@ pub(crate) trait Vector: Copy {
     #[inline(always)]
     fn sum(self) -> f32 {
         fold(self.array(), |a, b| a + b)
-    }
-
-    /// Of all lanes.
-    #[inline(always)]
-    fn greatest(self) -> f32 {
-        fold(self.array(), f32::max)
     }
 
     /// The numbers of a slice of at most 16, then zeros.
@@ -113,6 +119,23 @@ pub(crate) trait Vector: Copy {
     }
 }
 
+/// The word of two numbers that follow each other along the sum.
+#[inline(always)]
+pub(crate) fn pair(first: f32, second: f32) -> u32 {
+    u32::from(bf16(first)) | u32::from(bf16(second)) << 16
+}
+
+#[inline(always)]
+fn beside(low: [f32; 16], high: [f32; 16], to: &mut [u32; 16]) {
+    let number = |i: usize| if i < 16 { low[i] } else { high[i - 16] };
+    *to = std::array::from_fn(|i| pair(number(2 * i), number(2 * i + 1)));
+}
+
+#[inline(always)]
+fn below(first: [f32; 16], second: [f32; 16], to: &mut [u32; 16]) {
+    *to = std::array::from_fn(|i| pair(first[i], second[i]));
+}
+
 /// Halves again and again.
 #[inline(always)]
 fn fold(x: [f32; 16], f: impl Fn(f32, f32) -> f32) -> f32 {
@@ -125,6 +148,7 @@ fn fold(x: [f32; 16], f: impl Fn(f32, f32) -> f32) -> f32 {
 pub(crate) trait Words: Copy {
     type Floats;
 
+    fn load(from: &[u32; 16]) -> Self;
     /// start, start + 1, …
     fn count(start: u32) -> Self;
     fn splat(x: u32) -> Self;
@@ -226,18 +250,39 @@ impl Vector for Plain {
     }
 
     #[inline(always)]
+    fn fraction(self) -> Self {
+        Plain(self.0.map(|x| {
+            // Infinities become whole numbers.
+            let x = x.clamp(-8_388_608.0, 8_388_608.0);
+            x - floor(x)
+        }))
+    }
+
+    #[inline(always)]
     fn scale(self, n: Self) -> Self {
         // In two factors, each of which is a normal number.
         let power = |n: i32| f32::from_bits(((n + 127) << 23) as u32);
         self.with(n, |x, n| {
-            let n = n as i32;
+            let n = floor(n.clamp(-151.0, 128.0)) as i32;
             x * power(n >> 1) * power(n - (n >> 1))
         })
     }
 }
 
+/// ⌊x⌋ of numbers that are not great, without a call where the processor has no instruction for it.
+#[inline(always)]
+fn floor(x: f32) -> f32 {
+    let whole = x as i32 as f32;
+    if whole > x { whole - 1.0 } else { whole }
+}
+
 impl Words for PlainWords {
     type Floats = Plain;
+
+    #[inline(always)]
+    fn load(from: &[u32; 16]) -> Self {
+        PlainWords(*from)
+    }
 
     #[inline(always)]
     fn count(start: u32) -> Self {
@@ -282,15 +327,16 @@ pub(crate) use x86::{Avx2, Avx512};
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Vector, Words};
+    use super::{Vector, Words, below, beside};
+    use crate::avx512::{interleaved, words};
     use crate::math::bf16;
 
-    /// AVX-512.
+    /// AVX-512, with its instructions for bf16 or without.
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx512(__m512);
+    pub(crate) struct Avx512<const BF16: bool>(__m512);
 
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx512Words(__m512i);
+    pub(crate) struct Avx512Words<const BF16: bool>(__m512i);
 
     /// AVX2 with FMA: two registers.
     #[derive(Clone, Copy)]
@@ -321,11 +367,14 @@ mod x86 {
         };
     }
 
-    impl Avx512 {
+    impl<const BF16: bool> Avx512<BF16> {
         #[inline(always)]
         fn bf16(self) -> __m256i {
             // SAFETY: see `wide`.
             unsafe {
+                if BF16 {
+                    return std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(self.0));
+                }
                 let bits = _mm512_castps_si512(self.0);
                 let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
                 let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
@@ -336,8 +385,8 @@ mod x86 {
         }
     }
 
-    impl Vector for Avx512 {
-        type Words = Avx512Words;
+    impl<const BF16: bool> Vector for Avx512<BF16> {
+        type Words = Avx512Words<BF16>;
 
         wide! {
             add(other) = _mm512_add_ps;
@@ -401,10 +450,45 @@ mod x86 {
             // SAFETY: see `wide`.
             Avx512(unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, other.0), no.0, yes.0) })
         }
+
+        #[inline(always)]
+        fn fraction(self) -> Self {
+            // SAFETY: see `wide`.
+            Avx512(unsafe { _mm512_reduce_ps::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(self.0) })
+        }
+
+        #[inline(always)]
+        fn store_beside(low: Self, high: Self, to: &mut [u32; 16]) {
+            if BF16 {
+                // SAFETY: see `wide`; 16 words are written to an array of 16.
+                unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), words(low.0, high.0)) }
+            } else {
+                beside(low.array(), high.array(), to);
+            }
+        }
+
+        #[inline(always)]
+        fn store_below(first: Self, second: Self, to: &mut [u32; 16]) {
+            if BF16 {
+                // SAFETY: as above.
+                unsafe {
+                    let words = _mm512_permutexvar_epi16(interleaved(), words(first.0, second.0));
+                    _mm512_storeu_si512(to.as_mut_ptr().cast(), words);
+                }
+            } else {
+                below(first.array(), second.array(), to);
+            }
+        }
     }
 
-    impl Words for Avx512Words {
-        type Floats = Avx512;
+    impl<const BF16: bool> Words for Avx512Words<BF16> {
+        type Floats = Avx512<BF16>;
+
+        #[inline(always)]
+        fn load(from: &[u32; 16]) -> Self {
+            // SAFETY: see `wide`; 16 words are read from an array of 16.
+            Avx512Words(unsafe { _mm512_loadu_si512(from.as_ptr().cast()) })
+        }
 
         wide! {
             add(other) = _mm512_add_epi32;
@@ -432,7 +516,7 @@ mod x86 {
         }
 
         #[inline(always)]
-        fn select_reaches(self, other: Self, yes: Avx512, no: Avx512) -> Avx512 {
+        fn select_reaches(self, other: Self, yes: Self::Floats, no: Self::Floats) -> Self::Floats {
             // SAFETY: see `wide`.
             Avx512(unsafe { _mm512_mask_blend_ps(_mm512_cmpge_epu32_mask(self.0, other.0), no.0, yes.0) })
         }
@@ -494,11 +578,24 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn fraction(self) -> Self {
+            let half = |x: __m256| {
+                // SAFETY: see `wide`. Infinities become whole numbers; NaN stays, as it is the second argument.
+                unsafe {
+                    let x = _mm256_min_ps(_mm256_set1_ps(8_388_608.0), _mm256_max_ps(_mm256_set1_ps(-8_388_608.0), x));
+                    _mm256_sub_ps(x, _mm256_floor_ps(x))
+                }
+            };
+            Avx2(half(self.0), half(self.1))
+        }
+
+        #[inline(always)]
         fn scale(self, n: Self) -> Self {
             let half = |x: __m256, n: __m256| {
                 // SAFETY: see `wide`. In two factors, each of which is a normal number.
                 unsafe {
-                    let n = _mm256_cvtps_epi32(n);
+                    let n = _mm256_max_ps(_mm256_min_ps(n, _mm256_set1_ps(128.0)), _mm256_set1_ps(-151.0));
+                    let n = _mm256_cvtps_epi32(_mm256_floor_ps(n));
                     let first = _mm256_srai_epi32::<1>(n);
                     let bias = _mm256_set1_epi32(127);
                     let power = |n| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(n, bias)));
@@ -511,6 +608,12 @@ mod x86 {
 
     impl Words for Avx2Words {
         type Floats = Avx2;
+
+        #[inline(always)]
+        fn load(from: &[u32; 16]) -> Self {
+            // SAFETY: see `wide`; 16 words are read from an array of 16.
+            unsafe { Avx2Words(_mm256_loadu_si256(from.as_ptr().cast()), _mm256_loadu_si256(from.as_ptr().add(8).cast())) }
+        }
 
         halves! {
             add(other) = _mm256_add_epi32;

@@ -2,9 +2,9 @@
 //! one fp32 number, or two bf16 numbers that follow each other along the sum. Tiles at the edges are filled up with zeros.
 
 use crate::Isa;
-use crate::math::bf16;
 use crate::matrix::Numbers;
-use crate::simd::{Plain, Vector};
+use crate::pool::Kept;
+use crate::simd::{Plain, Vector, pair};
 
 /// 16 × 16 words.
 #[derive(Clone, Copy)]
@@ -162,73 +162,62 @@ fn pack_full(isa: Isa, precision: Precision, order: Order, source: Source, tile:
     }
 }
 
-/// Makes a result of 32 × 32 an operand of the next product, `out` having two tiles a step. Of the left matrix, its rows are lines; of the right one,
-/// its columns are.
-pub fn repack(isa: Isa, precision: Precision, order: Order, [a, b, c, d]: &[Tile<f32>; 4], out: &mut [Tile<u32>]) {
+/// Two rows, `row` and the next, of a result of 32 × 32 become rows of an operand of the next product, `out` having two tiles a step. Of the left matrix,
+/// such rows are lines; of the right one, its columns are.
+#[inline(always)]
+pub fn store_rows<V: Vector>(precision: Precision, order: Order, row: usize, rows: [[V; 2]; 2], out: &mut [Tile<u32>]) {
     match (precision, order) {
         (Precision::Fp32, _) => {
-            let parts = if order == Order::Left { [a, c, b, d] } else { [a, b, c, d] };
-            for (part, out) in parts.into_iter().zip(out) {
-                part.0.iter().zip(&mut out.0).for_each(|(x, out)| *out = x.to_bits());
+            for (i, rows) in rows.into_iter().enumerate() {
+                for (right, numbers) in rows.into_iter().enumerate() {
+                    let tile = if order == Order::Left { right * 2 + row / 16 } else { row / 16 * 2 + right };
+                    *out[tile].row_mut(row % 16 + i) = numbers.array().map(f32::to_bits);
+                }
             }
         }
         (Precision::Bf16, Order::Left) => {
-            pairs_beside(isa, a, b, &mut out[0]);
-            pairs_beside(isa, c, d, &mut out[1]);
+            for (i, [left, right]) in rows.into_iter().enumerate() {
+                V::store_beside(left, right, out[row / 16].row_mut(row % 16 + i));
+            }
         }
         (Precision::Bf16, Order::Right) => {
-            pairs_below(isa, a, c, &mut out[0]);
-            pairs_below(isa, b, d, &mut out[1]);
+            for right in 0..2 {
+                V::store_below(rows[0][right], rows[1][right], out[right].row_mut(row / 2));
+            }
         }
     }
 }
 
-/// Rows of 32 numbers, two in a word, from a left and a right half.
-fn pairs_beside(isa: Isa, left: &Tile<f32>, right: &Tile<f32>, out: &mut Tile<u32>) {
-    #[cfg(target_arch = "x86_64")]
-    if isa.has_bf16() {
-        // SAFETY: an `Isa` exists only for what the processor has.
-        return unsafe { crate::avx512::pairs_beside(left, right, out) };
-    }
-    let _ = isa;
-    for row in 0..16 {
-        for word in 0..16 {
-            let half = if word < 8 { left } else { right }.row(row);
-            out.row_mut(row)[word] = pair(half[word % 8 * 2], half[word % 8 * 2 + 1]);
+/// Makes the operand of 32 lines and 32 steps of the left matrix the right matrix, whose steps are those lines.
+pub fn left_to_right(isa: Isa, precision: Precision, left: &[Tile<u32>], right: &mut [Tile<u32>]) {
+    if precision == Precision::Fp32 {
+        for (from, to) in [0, 2, 1, 3].into_iter().zip(right) {
+            to.0 = left[from].0;
         }
+        return;
     }
-}
-
-/// Columns of 32 numbers, two in a word, from an upper and a lower half.
-fn pairs_below(isa: Isa, upper: &Tile<f32>, lower: &Tile<f32>, out: &mut Tile<u32>) {
-    #[cfg(target_arch = "x86_64")]
-    if isa.has_bf16() {
-        // SAFETY: an `Isa` exists only for what the processor has.
-        return unsafe { crate::avx512::pairs_below(upper, lower, out) };
-    }
-    let _ = isa;
-    for word in 0..16 {
-        let half = if word < 8 { upper } else { lower };
-        let (first, second) = (half.row(word % 8 * 2), half.row(word % 8 * 2 + 1));
-        for (i, out) in out.row_mut(word).iter_mut().enumerate() {
-            *out = pair(first[i], second[i]);
-        }
-    }
-}
-
-/// The word of two numbers that follow each other along the sum.
-fn pair(first: f32, second: f32) -> u32 {
-    u32::from(bf16(first)) | u32::from(bf16(second)) << 16
-}
-
-/// Rows become columns.
-pub fn transpose(isa: Isa, tile: &Tile<f32>) -> Tile<f32> {
-    let mut out = Tile([0.0; 256]);
     #[cfg(target_arch = "x86_64")]
     if isa.has_avx512() {
         // SAFETY: an `Isa` exists only for what the processor has.
-        unsafe { crate::avx512::transpose_tile(tile, &mut out) };
-        return out;
+        return unsafe { crate::avx512::left_to_right(left, right) };
+    }
+    let _ = isa;
+    for word in 0..16 {
+        let line = |i: usize| left[word / 8].row(word % 8 * 2 + i);
+        let (first, second) = (line(0), line(1));
+        for step in 0..32 {
+            let half = |word: u32| word >> (step % 2 * 16) & 0xffff;
+            right[step / 16].row_mut(word)[step % 16] = half(first[step / 2]) | half(second[step / 2]) << 16;
+        }
+    }
+}
+
+/// Rows become columns.
+pub fn transpose<T: Kept>(isa: Isa, tile: &Tile<T>, out: &mut Tile<T>) {
+    #[cfg(target_arch = "x86_64")]
+    if isa.has_avx512() {
+        // SAFETY: an `Isa` exists only for what the processor has.
+        return unsafe { crate::avx512::transpose_tile(tile, out) };
     }
     let _ = isa;
     for i in 0..16 {
@@ -236,5 +225,4 @@ pub fn transpose(isa: Isa, tile: &Tile<f32>) -> Tile<f32> {
             out.0[j * 16 + i] = tile.0[i * 16 + j];
         }
     }
-    out
 }

@@ -1,12 +1,14 @@
-use super::{Attention, Inputs, Operand, SIDE, Scores, Task};
+use std::f32::consts::LOG2_E;
+
+use super::{Attention, Form, Inputs, Masks, Operand, Packed, SIDE, Scores, Target, Task, flip};
 use crate::isa::versions;
-use crate::math::exp;
-use crate::matrix::{Matrix, Numbers};
+use crate::math::exp2;
+use crate::matrix::Matrix;
 use crate::micro::Multiplier;
 use crate::pool::{Buffer, Parts, blocks};
-use crate::simd::{Plain, Vector};
-use crate::tile::{Order, Tile, repack, transpose};
-use crate::{Isa, Pool};
+use crate::simd::Vector;
+use crate::tile::{Order, Tile, store_rows};
+use crate::{Isa, Pool, Precision};
 
 /// Where gradients go.
 pub struct Gradients<'a> {
@@ -52,7 +54,6 @@ pub fn backward(
         }
     };
     let targets = places.map(|(part, offset)| Target { parts: &parts[part], offset, stride });
-    let tasks = attention.tasks();
     // Each task sums up distances of its own; they are added in the order of texts, whichever was first.
     let distances = if gradients.bias.is_some() { attention.bias.map_or(0, |b| 2 * b.span - 1) } else { 0 };
     let mut partial = vec![0.0; (attention.starts.len() - 1) * attention.heads * distances];
@@ -68,10 +69,15 @@ pub fn backward(
         width,
         targets,
     };
-    pool.run(tasks.len(), &|i| {
-        let at = (tasks[i].text * attention.heads + tasks[i].head) * distances;
-        // SAFETY: tasks are of different texts or heads.
-        work.text(&tasks[i], unsafe { partials.part(at..at + distances) });
+    attention.run(pool, |heads| {
+        let read = work.read(heads);
+        for (i, task) in heads.iter().enumerate() {
+            let at = (task.text * attention.heads + task.head) * distances;
+            // SAFETY: tasks are of different texts or heads.
+            work.head(task, read.packed.each_ref().map(|x| x.head(i)), &read.statistics[i], unsafe {
+                partials.part(at..at + distances)
+            });
+        }
     });
     if let Some(bias) = gradients.bias {
         assert_eq!(bias.len(), attention.heads * distances, "the gradient of the bias of relative distances");
@@ -83,28 +89,6 @@ pub fn backward(
                     bias.iter_mut().zip(&text[head * distances..]).for_each(|(b, x)| *b += x);
                 }
             });
-        }
-    }
-}
-
-/// A gradient of queries, keys or values.
-struct Target<'a> {
-    parts: &'a Parts<'a, f32>,
-    offset: usize,
-    stride: usize,
-}
-
-impl Target<'_> {
-    /// Writes a block's rows.
-    ///
-    /// # Safety
-    /// No other task has this token and these columns.
-    unsafe fn write(&self, token: usize, columns: std::ops::Range<usize>, tiles: &[Tile<f32>; 4], row: usize) {
-        let at = token * self.stride + self.offset;
-        // SAFETY: by the caller's word.
-        let line = unsafe { self.parts.part(at + columns.start..at + columns.end) };
-        for (right, line) in line.chunks_mut(16).enumerate() {
-            Plain::load(tiles[row / 16 * 2 + right].row(row % 16)).store_some(line);
         }
     }
 }
@@ -121,186 +105,231 @@ struct Backward<'a> {
     targets: [Target<'a>; 3],
 }
 
-/// Panels of 32 queries that go through the keys together.
-const ROWS: usize = 2;
+/// Panels of 32 keys that go through the queries together.
+const KEYS: usize = 2;
+/// Panels of 32 queries whose probabilities are kept until gradients of keys and values are summed up over them.
+const QUERIES: usize = 16;
 
-/// Operands of one task.
-struct Operands {
-    /// `[queries, width]`, and transposed.
-    queries: Operand,
-    queries_t: Operand,
-    /// The gradient of the output, likewise.
-    outputs: Operand,
-    outputs_t: Operand,
-    keys: Operand,
-    keys_t: Operand,
-    values_t: Operand,
+/// What is read for some heads.
+struct Read {
+    /// Queries, keys, values, the gradient of the output.
+    packed: [Packed; 4],
+    /// Of each head.
+    statistics: Vec<Vec<Statistics>>,
 }
 
 impl Backward<'_> {
-    fn operands(&self, task: &Task) -> Operands {
-        let head = |matrix| self.attention.head(matrix, task, self.width);
-        let (q, k, v, o) = (head(self.inputs.query), head(self.inputs.key), head(self.inputs.value), head(self.gradient));
-        let pack = |order, matrix| Operand::new(self.isa, self.attention.precision, order, matrix);
-        Operands {
-            queries: pack(Order::Left, q),
-            queries_t: pack(Order::Left, q.t()),
-            outputs: pack(Order::Left, o),
-            outputs_t: pack(Order::Left, o.t()),
-            keys: pack(Order::Right, k),
-            keys_t: pack(Order::Right, k.t()),
-            values_t: pack(Order::Right, v.t()),
+    fn read(&self, heads: &[Task]) -> Read {
+        let matrices = [self.inputs.query, self.inputs.key, self.inputs.value, self.gradient];
+        let packed = matrices.map(|matrix| Packed::new(self.isa, self.attention, matrix, heads, self.width));
+        let mut statistics: Vec<Vec<_>> = heads.iter().map(|_| Vec::new()).collect();
+        for panel in 0..heads[0].len.div_ceil(SIDE) {
+            heads.iter().zip(&mut statistics).for_each(|(task, all)| all.push(self.statistics(task, panel)));
         }
+        Read { packed, statistics }
     }
 
-    fn text(&self, task: &Task, bias: &mut [f32]) {
+    fn head(&self, task: &Task, packed: [Operand<&[Tile<u32>]>; 4], statistics: &[Statistics], bias: &mut [f32]) {
         let (isa, precision, width) = (self.isa, self.attention.precision, self.width);
         let multiplier = Multiplier::new(isa, precision);
-        let operands = self.operands(task);
+        let [queries, keys, values, outputs] = packed;
+        let keys_t = keys.to(isa, precision, Form::LeftT);
+        let [queries_t, outputs_t] = [&queries, &outputs].map(|x| x.to(isa, precision, Form::RightT));
+        let of_queries = [&queries, &outputs].map(|x| x.to(isa, precision, Form::Right));
         let distances = self.attention.distances(task);
         let scores = Scores::new(self.attention, task, distances.as_deref());
         let mut bias_sums = vec![0.0; if bias.is_empty() { 0 } else { 2 * task.len.next_multiple_of(SIDE) }];
+        let scale = [self.attention.scale; SIDE];
         let panels = task.len.div_ceil(SIDE);
         // Blocks of the width of a head.
         let wide = width.div_ceil(SIDE);
         // Tiles of a block of 32 × 32 as an operand.
         let size = SIDE / precision.step() * 2;
-        // Gradients of keys and values, transposed: a block for each 32 columns of the head and 32 tokens.
-        let mut sums = [Buffer::<f32>::new(wide * panels * 4), Buffer::<f32>::new(wide * panels * 4)];
-        sums.iter_mut().for_each(|sums| sums.iter_mut().for_each(|tile| tile.0.fill(0.0)));
-        // Gradients of scores: `[queries, keys]` for those of queries.
-        let mut left = Buffer::<u32>::new(ROWS * panels * size);
-        // Gradients of scores and probabilities: `[queries, keys]`, summed along the queries.
-        let mut right = [[Tile([0; 256]); ROWS * 4]; 2];
-        let (mut p, mut ds) = ([Tile([0.0; 256]); 4], [Tile([0.0; 256]); 4]);
-        let statistics = self.statistics(task);
-        for group in (0..panels).step_by(ROWS) {
-            let rows = group..panels.min(group + ROWS);
-            let seen =
-                self.attention.seen(group * SIDE, task.len).start..self.attention.seen((rows.end - 1) * SIDE, task.len).end;
-            for key in seen.clone() {
-                for (i, row) in rows.clone().enumerate() {
-                    multiplier.multiply(operands.queries.panel(row), operands.keys_t.panel(key), &mut p, false);
-                    multiplier.multiply(operands.outputs.panel(row), operands.values_t.panel(key), &mut ds, false);
-                    let place = (row * SIDE, key * SIDE);
-                    gradients(isa, self.attention, task, &scores, place, &statistics[row], &mut p, &mut ds, &mut bias_sums);
-                    repack(isa, precision, Order::Right, &ds, &mut right[0][i * size..][..size]);
-                    repack(isa, precision, Order::Right, &p, &mut right[1][i * size..][..size]);
-                    repack(isa, precision, Order::Left, &ds, &mut left[(i * panels + key) * size..][..size]);
-                }
-                let along = group * size..rows.end * size;
-                for column in 0..wide {
-                    let operands = [&operands.queries_t, &operands.outputs_t];
-                    for ((sums, operand), right) in sums.iter_mut().zip(operands).zip(&right) {
-                        let Some(sums) = sums[(column * panels + key) * 4..].first_chunk_mut() else { break };
-                        let a = &operand.panel(column)[along.clone()];
+        // Gradients of queries, transposed: a block for each 32 columns of the head and 32 tokens.
+        let mut sums = Buffer::<f32>::new(wide * panels * 4);
+        sums.iter_mut().for_each(|tile| tile.0.fill(0.0));
+        // Gradients of keys and values: a block for each panel of keys and 32 columns.
+        let mut of_keys = [Buffer::<f32>::new(KEYS * wide * 4), Buffer::<f32>::new(KEYS * wide * 4)];
+        // Gradients of scores and probabilities, `[keys, queries]`, summed along the queries.
+        let mut left = [Buffer::<u32>::new(KEYS * QUERIES * size), Buffer::<u32>::new(KEYS * QUERIES * size)];
+        // Gradients of scores, `[keys, queries]`, summed along the keys.
+        let mut right = Buffer::<u32>::new(KEYS * size);
+        let (mut products, mut gradients) = ([Tile([0.0; 256]); 4], [Tile([0.0; 256]); 4]);
+        for group in (0..panels).step_by(KEYS) {
+            let group = group..panels.min(group + KEYS);
+            let seen = self.attention.seen(group.start * SIDE, task.len).start
+                ..self.attention.seen((group.end - 1) * SIDE, task.len).end;
+            for chunk in seen.clone().step_by(QUERIES) {
+                let chunk = chunk..seen.end.min(chunk + QUERIES);
+                for query in chunk.clone() {
+                    for target in &self.targets {
+                        target.expect(task, width, group.clone(), query - seen.start, seen.len());
+                    }
+                    for (i, key) in group.clone().enumerate() {
+                        multiplier.multiply(keys.panel(key), queries_t.panel(query), &mut products, false);
+                        multiplier.multiply(values.panel(key), outputs_t.panel(query), &mut gradients, false);
+                        let at = (i * QUERIES + query - chunk.start) * size;
+                        let [of_scores, probabilities] = left.each_mut().map(|left| &mut left[at..at + size]);
+                        let out = Out { probabilities, left: of_scores, right: &mut right[i * size..][..size] };
+                        let place = (key * SIDE, query * SIDE);
+                        differentiate(
+                            isa,
+                            precision,
+                            &scores,
+                            &statistics[query],
+                            place,
+                            &products,
+                            &gradients,
+                            out,
+                            &mut bias_sums,
+                        );
+                    }
+                    let along = group.start * size..group.end * size;
+                    for column in 0..wide {
+                        let Some(sums) = sums[(column * panels + query) * 4..].first_chunk_mut() else { break };
+                        let a = &keys_t.panel(column)[along.clone()];
                         multiplier.multiply(a, &right[..a.len()], sums, true);
                     }
                 }
+                for (i, column) in (0..group.len()).flat_map(|i| (0..wide).map(move |column| (i, column))) {
+                    let along = chunk.start * size..chunk.end * size;
+                    let at = i * QUERIES * size;
+                    for ((sums, left), operand) in of_keys.iter_mut().zip(&left).zip(&of_queries) {
+                        let Some(sums) = sums[(i * wide + column) * 4..].first_chunk_mut() else { break };
+                        let left = &left[at..at + along.len()];
+                        multiplier.multiply(left, &operand.panel(column)[along.clone()], sums, chunk.start > seen.start);
+                    }
+                }
             }
-            for (i, row) in rows.enumerate() {
-                let left = &left[(i * panels + seen.start) * size..(i * panels + seen.end) * size];
-                for column in 0..wide {
-                    let keys = &operands.keys.panel(column)[seen.start * size..seen.end * size];
-                    multiplier.multiply(left, keys, &mut p, false);
-                    self.write(task, &self.targets[0], row, column, &p);
+            for (i, column) in (0..group.len()).flat_map(|i| (0..wide).map(move |column| (i, column))) {
+                let blocks = of_keys.each_ref().map(|sums| &sums.as_chunks::<4>().0[i * wide + column]);
+                for ((target, block), factors) in self.targets[1..].iter().zip(blocks).zip([&scale, &[1.0; SIDE]]) {
+                    // SAFETY: tasks are of different texts or heads.
+                    unsafe { target.write(isa, task, width, group.start + i, column, block, factors) };
                 }
             }
         }
-        for (target, sums) in self.targets[1..].iter().zip(&sums) {
-            for (i, tiles) in sums.as_chunks::<4>().0.iter().enumerate() {
-                let [a, b, c, d] = tiles;
-                let result = [transpose(isa, a), transpose(isa, c), transpose(isa, b), transpose(isa, d)];
-                self.write(task, target, i % panels, i / panels, &result);
-            }
+        for (i, block) in sums.as_chunks::<4>().0.iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { self.targets[0].write(isa, task, width, i % panels, i / panels, &flip(isa, block), &scale) };
         }
         if let Some(span) = self.attention.bias.map(|b| b.span).filter(|_| !bias.is_empty()) {
             let (padded, reach) = (task.len.next_multiple_of(SIDE), task.len - 1);
-            bias[span - 1 - reach..span + reach].copy_from_slice(&bias_sums[padded - 1 - reach..padded + reach]);
+            let sums = bias_sums[padded - 1 - reach..padded + reach].iter().rev();
+            bias[span - 1 - reach..span + reach].iter_mut().zip(sums).for_each(|(bias, sum)| *bias = *sum);
         }
     }
 
-    /// Writes a block of 32 tokens by 32 columns of a head.
-    fn write(&self, task: &Task, target: &Target, panel: usize, column: usize, tiles: &[Tile<f32>; 4]) {
-        let start = task.head * self.width;
-        let columns = start + column * SIDE..start + self.width.min((column + 1) * SIDE);
-        for row in 0..SIDE.min(task.len - panel * SIDE) {
-            // SAFETY: tasks are of different texts or heads.
-            unsafe { target.write(task.start + panel * SIDE + row, columns.clone(), tiles, row) };
-        }
-    }
-
-    /// For each 32 queries.
-    fn statistics(&self, task: &Task) -> Vec<Statistics> {
-        let output = self.attention.head(self.output, task, self.width);
-        let gradient = self.attention.head(self.gradient, task, self.width);
-        let sums = &self.logsumexp[task.head * self.tokens + task.start..][..task.len];
-        let of = |(panel, sums): (usize, &[f32])| {
-            let mut all = Statistics { logsumexp: [-super::UNSEEN; SIDE], product: [0.0; SIDE] };
-            all.logsumexp[..sums.len()].copy_from_slice(sums);
-            for (row, product) in all.product.iter_mut().enumerate().take(sums.len()) {
-                *product = dot(self.isa, output.line(panel * SIDE + row), gradient.line(panel * SIDE + row));
-            }
-            all
-        };
-        sums.chunks(SIDE).enumerate().map(of).collect()
+    fn statistics(&self, task: &Task, panel: usize) -> Statistics {
+        let [output, gradient] = [self.output, self.gradient].map(|matrix| self.attention.head(matrix, task, self.width));
+        let tokens = panel * SIDE..task.len.min((panel + 1) * SIDE);
+        let sums = &self.logsumexp[task.head * self.tokens + task.start..][tokens.clone()];
+        let (mut logsumexp, mut product) = ([-super::UNSEEN; SIDE], [0.0; SIDE]);
+        logsumexp.iter_mut().zip(sums).for_each(|(own, sum)| *own = sum * LOG2_E);
+        dots(self.isa, output, gradient, tokens.start, &mut product[..tokens.len()]);
+        Statistics { logsumexp, product, masks: self.attention.masks(task, tokens.start) }
     }
 }
 
 /// Of 32 queries.
 struct Statistics {
-    /// So great beyond the text that probabilities become 0.
+    /// In units of ln 2; so great beyond the text that probabilities become 0.
     logsumexp: [f32; SIDE],
     /// The output times its gradient.
     product: [f32; SIDE],
+    masks: Option<Masks>,
 }
 
 versions! {
-    fn dot<V>(a: Numbers, b: Numbers) -> f32 {
-        let parts = (0..a.len()).step_by(16).map(|at| at..a.len().min(at + 16));
-        parts.fold(V::zero(), |sum, part| a.load::<V>(part.clone()).fma(b.load(part), sum)).sum()
+    /// Products of rows of two matrices, from row `first` on.
+    fn dots<V>(a: Matrix, b: Matrix, first: usize, out: &mut [f32]) {
+        for (i, out) in out.iter_mut().enumerate() {
+            let (a, b) = (a.line(first + i), b.line(first + i));
+            let mut sum = V::zero();
+            for at in (0..a.len()).step_by(16) {
+                let part = at..a.len().min(at + 16);
+                sum = a.load::<V>(part.clone()).fma(b.load(part), sum);
+            }
+            *out = sum.sum();
+        }
     }
 }
 
+/// Operands that a block of 32 keys and 32 queries becomes.
+struct Out<'a> {
+    /// Those dropped being 0.
+    probabilities: &'a mut [Tile<u32>],
+    /// Gradients of scores, as left operand and as right one.
+    left: &'a mut [Tile<u32>],
+    right: &'a mut [Tile<u32>],
+}
+
 versions! {
-    /// Turns products of 32 queries and 32 keys into probabilities, those dropped being 0, and the gradient of probabilities into that of the products.
-    fn gradients<V>(
-        attention: &Attention,
-        task: &Task,
+    /// From the products of 32 keys and 32 queries and the gradients of probabilities, the probabilities and the gradients of scores.
+    fn differentiate<V>(
+        precision: Precision,
         scores: &Scores,
-        place: (usize, usize),
         statistics: &Statistics,
-        p: &mut [Tile<f32>; 4],
-        ds: &mut [Tile<f32>; 4],
+        place: (usize, usize),
+        products: &[Tile<f32>; 4],
+        gradients: &[Tile<f32>; 4],
+        out: Out,
         bias: &mut [f32],
     ) {
-        let (first, key) = place;
-        for row in 0..SIDE {
-            let query = first + row;
-            let (logsumexp, product) = (V::splat(statistics.logsumexp[row]), V::splat(statistics.product[row]));
-            let mask = attention.dropout.map(|dropout| {
-                let row = dropout.row(((task.start + query) * attention.heads + task.head) as u64);
-                (row, V::splat(dropout.factor()))
-            });
-            for right in 0..2 {
-                let key = key + right * 16;
-                let (p, ds) = (p[row / 16 * 2 + right].row_mut(row % 16), ds[row / 16 * 2 + right].row_mut(row % 16));
-                let probability = exp(scores.apply(query, key, V::load(p)).sub(logsumexp));
-                let (mut kept, mut gradient) = (probability, V::load(ds));
-                if let Some((row, factor)) = mask {
-                    let mask = row.mask(key as u32, factor);
-                    gradient = gradient.mul(mask);
-                    kept = kept.mul(mask);
-                }
-                kept.store(p);
-                let gradient = probability.mul(gradient.sub(product));
-                if !bias.is_empty() {
-                    let at = key + bias.len() / 2 - 1 - query;
-                    let bias = &mut bias[at..at + 16];
-                    V::load_some(bias).add(gradient).store_some(bias);
-                }
-                gradient.mul(V::splat(scores.scale)).store(ds);
-            }
+        match precision {
+            Precision::Fp32 => block::<V>(Precision::Fp32, scores, statistics, place, products, gradients, out, bias),
+            Precision::Bf16 => block::<V>(Precision::Bf16, scores, statistics, place, products, gradients, out, bias),
         }
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+#[inline(always)]
+fn block<V: Vector>(
+    precision: Precision,
+    scores: &Scores,
+    statistics: &Statistics,
+    (key, query): (usize, usize),
+    products: &[Tile<f32>; 4],
+    gradients: &[Tile<f32>; 4],
+    out: Out,
+    bias: &mut [f32],
+) {
+    let plain = scores.plain(key, query);
+    let halves = |all: &[f32; SIDE]| [V::load_some(&all[..16]), V::load_some(&all[16..])];
+    let less = halves(&statistics.logsumexp).map(
+        #[inline(always)]
+        |x| V::zero().sub(x),
+    );
+    let product = halves(&statistics.product);
+    for row in (0..SIDE).step_by(2) {
+        let mut kept = [[V::zero(); 2]; 2];
+        let mut of_scores = [[V::zero(); 2]; 2];
+        for (below, half) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let (key, query) = (key + row + below, query + half * 16);
+            let at = |tiles: &[Tile<f32>; 4]| V::load(tiles[row / 16 * 2 + half].row(row % 16 + below));
+            let probability = exp2(if plain {
+                at(products).fma(V::splat(scores.scale), less[half])
+            } else {
+                scores.apply(key, query, at(products)).add(less[half])
+            });
+            let (mut gradient, mut p) = (at(gradients), probability);
+            if let Some(masks) = &statistics.masks {
+                let mask = masks.get(half, key);
+                gradient = gradient.mul(mask);
+                p = p.mul(mask);
+            }
+            let gradient = probability.mul(gradient.sub(product[half]));
+            if !bias.is_empty() {
+                let at = query + bias.len() / 2 - 1 - key;
+                let bias = &mut bias[at..at + 16];
+                V::load_some(bias).add(gradient).store_some(bias);
+            }
+            kept[below][half] = p;
+            of_scores[below][half] = gradient;
+        }
+        store_rows(precision, Order::Left, row, kept, out.probabilities);
+        store_rows(precision, Order::Left, row, of_scores, out.left);
+        store_rows(precision, Order::Right, row, of_scores, out.right);
     }
 }

@@ -1,10 +1,13 @@
-use super::{Attention, Inputs, Operand, SIDE, Scores, Task, UNSEEN};
+use std::f32::consts::LN_2;
+
+use super::{Attention, Form, Inputs, Masks, Operand, Packed, SIDE, Scores, Target, Task, UNSEEN, flip};
 use crate::isa::versions;
-use crate::math::exp;
+use crate::math::exp2;
 use crate::micro::Multiplier;
 use crate::pool::{Buffer, Parts};
-use crate::tile::{Order, Tile, repack};
-use crate::{Isa, Pool};
+use crate::simd::Vector;
+use crate::tile::{Order, Tile, store_rows};
+use crate::{Isa, Pool, Precision};
 
 /// Writes the output `[tokens, heads · width]` and, for the backward pass, the logarithms of the sums of exponentials of scores `[heads, tokens]`.
 ///
@@ -14,126 +17,160 @@ pub fn forward(pool: &dyn Pool, attention: &Attention, inputs: &Inputs, output: 
     let (tokens, width) = attention.check(inputs);
     assert_eq!(output.len(), tokens * attention.heads * width, "the output of attention");
     assert_eq!(logsumexp.len(), attention.heads * tokens, "the logarithms of sums");
-    let tasks = attention.tasks();
-    let work = Forward { isa: pool.isa(), attention, inputs, tokens, width };
     let (output, logsumexp) = (Parts::new(output), Parts::new(logsumexp));
-    pool.run(tasks.len(), &|i| work.text(&tasks[i], &output, &logsumexp));
+    let target = Target { parts: &output, offset: 0, stride: attention.heads * width };
+    let work = Forward { isa: pool.isa(), attention, width, target };
+    attention.run(pool, |heads| {
+        let packed = [inputs.query, inputs.key, inputs.value].map(|x| Packed::new(work.isa, attention, x, heads, width));
+        for (i, task) in heads.iter().enumerate() {
+            let sums = task.head * tokens + task.start;
+            // SAFETY: tasks are of different texts or heads.
+            work.head(task, packed.each_ref().map(|x| x.head(i)), unsafe { logsumexp.part(sums..sums + task.len) });
+        }
+    });
 }
 
 struct Forward<'a> {
     isa: Isa,
     attention: &'a Attention<'a>,
-    inputs: &'a Inputs<'a>,
-    tokens: usize,
     width: usize,
+    target: Target<'a>,
 }
 
 impl Forward<'_> {
-    fn text(&self, task: &Task, output: &Parts<f32>, logsumexp: &Parts<f32>) {
+    fn head(&self, task: &Task, [queries, keys, values]: [Operand<&[Tile<u32>]>; 3], sums: &mut [f32]) {
         let (isa, precision, width) = (self.isa, self.attention.precision, self.width);
         let multiplier = Multiplier::new(isa, precision);
-        let head = |matrix| self.attention.head(matrix, task, width);
-        let keys = Operand::new(isa, precision, Order::Right, head(self.inputs.key).t());
-        let values = Operand::new(isa, precision, Order::Right, head(self.inputs.value));
-        let queries = Operand::new(isa, precision, Order::Left, head(self.inputs.query));
+        let (queries_t, values_t) = (queries.to(isa, precision, Form::RightT), values.to(isa, precision, Form::LeftT));
         let distances = self.attention.distances(task);
         let scores = Scores::new(self.attention, task, distances.as_deref());
 
         let panels = task.len.div_ceil(SIDE);
-        let per_panel = SIDE / precision.step() * 2;
+        // Tiles of a block of 32 × 32 as an operand.
+        let size = SIDE / precision.step() * 2;
         let mut products = Buffer::<f32>::new(panels * 4);
-        let mut probabilities = Buffer::<u32>::new(panels * per_panel);
+        let mut probabilities = Buffer::<u32>::new(panels * size);
         let mut results = [Tile([0.0; 256]); 4];
-        // SAFETY: tasks are of different texts or heads.
-        let sums =
-            unsafe { logsumexp.part(task.head * self.tokens + task.start..task.head * self.tokens + task.start + task.len) };
         for (panel, sums) in sums.chunks_mut(SIDE).enumerate() {
             let first = panel * SIDE;
             let seen = self.attention.seen(first, task.len);
             let products = products[seen.start * 4..seen.end * 4].as_chunks_mut::<4>().0;
             for (key, product) in seen.clone().zip(products.iter_mut()) {
-                multiplier.multiply(queries.panel(panel), keys.panel(key), product, false);
+                multiplier.multiply(keys.panel(key), queries_t.panel(panel), product, false);
             }
-            let inverse = softmax(isa, self.attention, task, &scores, first, seen.start * SIDE, products, sums);
-            for (key, product) in seen.clone().zip(products.iter()) {
-                repack(isa, precision, Order::Left, product, &mut probabilities[key * per_panel..][..per_panel]);
-            }
-            let steps = seen.start * per_panel..seen.end * per_panel;
-            for column in (0..width).step_by(SIDE) {
-                let values = &values.panel(column / SIDE)[steps.clone()];
-                multiplier.multiply(&probabilities[steps.clone()], values, &mut results, false);
-                let columns = task.head * width + column..task.head * width + width.min(column + SIDE);
-                for (row, inverse) in inverse.iter().enumerate().take(sums.len()) {
-                    let at = (task.start + first + row) * self.attention.heads * width;
-                    // SAFETY: as above.
-                    let output = unsafe { output.part(at + columns.start..at + columns.end) };
-                    for (right, output) in output.chunks_mut(16).enumerate() {
-                        let results = results[row / 16 * 2 + right].row(row % 16);
-                        output.iter_mut().zip(results).for_each(|(o, x)| *o = x * inverse);
-                    }
-                }
+            let steps = seen.start * size..seen.end * size;
+            let probabilities = &mut probabilities[steps.clone()];
+            let masks = self.attention.masks(task, first);
+            let place = (seen.start * SIDE, first);
+            let expect = |step| self.target.expect(task, width, panel..panel + 1, step, seen.len());
+            let factors = softmax(isa, precision, &scores, masks.as_ref(), place, products, probabilities, sums, &expect);
+            for column in 0..width.div_ceil(SIDE) {
+                multiplier.multiply(&values_t.panel(column)[steps.clone()], probabilities, &mut results, false);
+                // SAFETY: tasks are of different texts or heads.
+                unsafe { self.target.write(isa, task, width, panel, column, &flip(isa, &results), &factors) };
             }
         }
     }
 }
 
 versions! {
-    /// Turns products of 32 queries from `first` on with keys from `from` on into exponentials, those dropped being 0; writes the logarithms of their sums
-    /// and returns what the exponentials are to be multiplied by.
+    /// From products of keys with 32 queries, the first of which are at `place`, the exponentials of scores as a right operand, those dropped being 0; writes
+    /// the logarithms of their sums and returns what the exponentials are to be multiplied by.
     fn softmax<V>(
-        attention: &Attention,
-        task: &Task,
+        precision: Precision,
         scores: &Scores,
-        first: usize,
-        from: usize,
-        products: &mut [[Tile<f32>; 4]],
+        masks: Option<&Masks>,
+        place: (usize, usize),
+        products: &[[Tile<f32>; 4]],
+        probabilities: &mut [Tile<u32>],
         sums: &mut [f32],
+        expect: &dyn Fn(usize),
     ) -> [f32; SIDE] {
-        let mut inverse = [0.0; SIDE];
-        for (row, inverse) in inverse.iter_mut().enumerate() {
-            let (half, line) = (row / 16 * 2, row % 16);
-            let Some(sum) = sums.get_mut(row) else {
-                for tiles in products.iter_mut() {
-                    tiles[half].row_mut(line).fill(0.0);
-                    tiles[half + 1].row_mut(line).fill(0.0);
-                }
-                continue;
-            };
-            let query = first + row;
-            let mut greatest = V::splat(UNSEEN);
-            for (i, tiles) in products.iter_mut().enumerate() {
-                for right in 0..2 {
-                    let place = tiles[half + right].row_mut(line);
-                    let x = scores.apply(query, from + i * SIDE + right * 16, V::load(place));
-                    greatest = greatest.max(x);
-                    x.store(place);
-                }
+        let greatest = greatest::<V>(scores, place, products);
+        let totals = match precision {
+            Precision::Fp32 => exponentials(Precision::Fp32, scores, masks, place, products, greatest, probabilities, expect),
+            Precision::Bf16 => exponentials(Precision::Bf16, scores, masks, place, products, greatest, probabilities, expect),
+        };
+        let mut factors = [0.0; SIDE];
+        for half in 0..2 {
+            let (greatest, total) = (greatest[half].mul(V::splat(LN_2)).array(), totals[half].array());
+            for (i, sum) in sums.iter_mut().skip(half * 16).take(16).enumerate() {
+                *sum = greatest[i] + total[i].ln();
             }
-            let greatest = greatest.greatest();
-            let mut total = V::zero();
-            for tiles in products.iter_mut() {
-                for right in 0..2 {
-                    let place = tiles[half + right].row_mut(line);
-                    let x = exp(V::load(place).sub(V::splat(greatest)));
-                    total = total.add(x);
-                    x.store(place);
+            V::splat(1.0).div(totals[half]).store_some(&mut factors[half * 16..][..16]);
+        }
+        factors
+    }
+}
+
+/// The greatest score of each query.
+#[inline(always)]
+fn greatest<V: Vector>(scores: &Scores, (first, query): (usize, usize), products: &[[Tile<f32>; 4]]) -> [V; 2] {
+    let mut greatest = [V::splat(UNSEEN); 2];
+    for (i, tiles) in products.iter().enumerate() {
+        let key = first + i * SIDE;
+        let plain = scores.plain(key, query);
+        for (half, greatest) in greatest.iter_mut().enumerate() {
+            if plain {
+                let row = |row: usize| V::load(tiles[row / 16 * 2 + half].row(row % 16));
+                let mut of_block = row(0);
+                for i in (0..SIDE).step_by(4) {
+                    of_block = of_block.max(row(i).max(row(i + 1)).max(row(i + 2).max(row(i + 3))));
                 }
-            }
-            let total = total.sum();
-            *sum = greatest + total.ln();
-            *inverse = 1.0 / total;
-            if let Some(dropout) = attention.dropout {
-                *inverse *= dropout.factor();
-                let mask = dropout.row(((task.start + query) * attention.heads + task.head) as u64);
-                for (i, tiles) in products.iter_mut().enumerate() {
-                    for right in 0..2 {
-                        let place = tiles[half + right].row_mut(line);
-                        let mask = mask.mask((from + i * SIDE + right * 16) as u32, V::splat(1.0));
-                        V::load(place).mul(mask).store(place);
-                    }
+                *greatest = greatest.max(of_block.mul(V::splat(scores.scale)));
+            } else {
+                for row in 0..SIDE {
+                    let product = V::load(tiles[row / 16 * 2 + half].row(row % 16));
+                    *greatest = greatest.max(scores.apply(key + row, query + half * 16, product));
                 }
             }
         }
-        inverse
     }
+    greatest
+}
+
+/// Writes the exponentials of scores less the greatest, those dropped being 0, and returns the sums of all for each query.
+#[inline(always)]
+fn exponentials<V: Vector>(
+    precision: Precision,
+    scores: &Scores,
+    masks: Option<&Masks>,
+    (first, query): (usize, usize),
+    products: &[[Tile<f32>; 4]],
+    greatest: [V; 2],
+    probabilities: &mut [Tile<u32>],
+    expect: &dyn Fn(usize),
+) -> [V; 2] {
+    let mut totals = [V::zero(); 2];
+    let less = greatest.map(
+        #[inline(always)]
+        |g| V::zero().sub(g),
+    );
+    let size = SIDE / precision.step() * 2;
+    for (i, (tiles, out)) in products.iter().zip(probabilities.chunks_exact_mut(size)).enumerate() {
+        expect(i);
+        let key = first + i * SIDE;
+        let plain = scores.plain(key, query);
+        for row in (0..SIDE).step_by(2) {
+            let mut pair = [[V::zero(); 2]; 2];
+            for half in 0..2 {
+                for (below, x) in pair.iter_mut().enumerate() {
+                    let product = V::load(tiles[row / 16 * 2 + half].row(row % 16 + below));
+                    x[half] = exp2(if plain {
+                        product.fma(V::splat(scores.scale), less[half])
+                    } else {
+                        scores.apply(key + row + below, query + half * 16, product).add(less[half])
+                    });
+                }
+                totals[half] = totals[half].add(pair[0][half].add(pair[1][half]));
+                if let Some(masks) = masks {
+                    for (below, x) in pair.iter_mut().enumerate() {
+                        x[half] = x[half].mul(masks.get(half, key + row + below));
+                    }
+                }
+            }
+            store_rows(precision, Order::Right, row, pair, out);
+        }
+    }
+    totals
 }
