@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use retune_kernels::activation;
 use retune_kernels::adamw::{Factors, squares, update};
-use retune_kernels::attention::{Attention, Gradients, InputGradients, Inputs, backward, forward};
+use retune_kernels::attention::{Attention, Gradients, Inputs, backward, forward};
 use retune_kernels::gemm::{PackedB, Then, gemm, multiply};
 use retune_kernels::norm::{self, LayerNorm};
 use retune_kernels::{Activation, Dropout, Isa, Matrix, Pool, Precision, Threads, dropout};
@@ -95,9 +95,8 @@ fn attend(pool: &dyn Pool, precision: Precision, dropout: Option<Dropout>) {
     let mut gradients = [(); 3].map(|()| vec![0.0; TOKENS * HIDDEN]);
     let gradient = values(TOKENS * HIDDEN);
     let seconds = time(pool, || {
-        let apart = gradients.each_mut().map(|g| &mut g[..]);
-        let gradients = Gradients { inputs: InputGradients::Apart(apart), bias: None };
-        backward(pool, &attention, &inputs, &output, &sums, &gradient, gradients);
+        let gradients = Gradients { inputs: gradients.each_mut().map(|g| g.into()), bias: None };
+        backward(pool, &attention, &inputs, (&output).into(), &sums, (&gradient).into(), gradients);
     });
     line("  its gradients", 5.0 * products, seconds);
 }

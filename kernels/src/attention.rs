@@ -4,7 +4,7 @@
 mod backward;
 mod forward;
 
-pub use backward::{Gradients, InputGradients, backward};
+pub use backward::{Gradients, backward};
 pub use forward::forward;
 
 use std::f32::consts::LOG2_E;
@@ -12,8 +12,8 @@ use std::ops::{Deref, Range};
 
 use crate::dropout::{Dropout, Rows};
 use crate::isa::versions;
-use crate::matrix::Matrix;
-use crate::pool::{Buffer, Parts};
+use crate::matrix::{Matrix, NumberParts};
+use crate::pool::Buffer;
 use crate::simd::{Vector, Words};
 use crate::tile::{Order, Tile, left_to_right, transpose};
 use crate::{Isa, Pool, Precision};
@@ -288,17 +288,16 @@ impl Operand<&[Tile<u32>]> {
     }
 }
 
-/// Where results of all heads go: rows `stride` numbers apart, the first column at `offset`.
+/// Where results of all heads go: rows `stride` numbers apart.
 struct Target<'a> {
-    parts: &'a Parts<'a, f32>,
-    offset: usize,
+    parts: NumberParts<'a>,
     stride: usize,
 }
 
 impl Target<'_> {
     /// Where the row of a token begins, for one head of `width`.
     fn place(&self, task: &Task, width: usize, row: usize) -> usize {
-        (task.start + row) * self.stride + self.offset + task.head * width
+        (task.start + row) * self.stride + task.head * width
     }
 
     /// Fetches the part `step` of `steps` of some panels' rows, which will be written soon.
@@ -328,19 +327,24 @@ impl Target<'_> {
         let factors = &factors[..SIDE.min(task.len - panel * SIDE)];
         let columns = width.min((column + 1) * SIDE) - column * SIDE;
         let place = self.place(task, width, panel * SIDE) + column * SIDE;
-        write_rows(isa, self.parts, place, self.stride, columns, block, factors);
+        write_rows(isa, &self.parts, place, self.stride, columns, block, factors);
     }
 }
 
 versions! {
     /// Writes a block's rows, `stride` apart, which no other task has, each times a factor.
-    fn write_rows<V>(parts: &Parts<f32>, place: usize, stride: usize, columns: usize, block: &[Tile<f32>; 4], factors: &[f32]) {
+    fn write_rows<V>(parts: &NumberParts, place: usize, stride: usize, columns: usize, block: &[Tile<f32>; 4], factors: &[f32]) {
         for (row, factor) in factors.iter().enumerate() {
-            let at = place + row * stride;
-            // SAFETY: by the caller's word.
-            let line = unsafe { parts.part(at..at + columns) };
-            for (right, line) in line.chunks_mut(16).enumerate() {
-                V::load(block[row / 16 * 2 + right].row(row % 16)).mul(V::splat(*factor)).store_some(line);
+            for (right, from) in (0..columns).step_by(16).enumerate() {
+                let at = place + row * stride + from..place + row * stride + columns.min(from + 16);
+                let numbers = V::load(block[row / 16 * 2 + right].row(row % 16)).mul(V::splat(*factor));
+                // SAFETY: by the caller's word.
+                unsafe {
+                    match parts {
+                        NumberParts::Fp32(parts) => numbers.store_some(parts.part(at)),
+                        NumberParts::Bf16(parts, _) => numbers.store_some_bf16(parts.part(at)),
+                    }
+                }
             }
         }
     }

@@ -130,6 +130,15 @@ impl<'a> NumberParts<'a> {
         }
     }
 
+    /// Fetches the memory around a number that will be written soon.
+    #[inline(always)]
+    pub fn expect(&self, at: usize) {
+        match self {
+            NumberParts::Fp32(parts) => parts.expect(at),
+            NumberParts::Bf16(parts, _) => parts.expect(at),
+        }
+    }
+
     /// Writes at most 32 rows of some columns to a matrix whose rows have `n` numbers, row by row, as they lie in memory: `tiles` has four tiles for
     /// each 32 columns. [`fence`] must follow before another thread reads them.
     ///

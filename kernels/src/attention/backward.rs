@@ -3,7 +3,7 @@ use std::f32::consts::LOG2_E;
 use super::{Attention, Form, Inputs, Masks, Operand, Packed, SIDE, Scores, Target, Task, flip};
 use crate::isa::versions;
 use crate::math::exp2;
-use crate::matrix::Matrix;
+use crate::matrix::{Matrix, NumberParts, Numbers, NumbersMut};
 use crate::micro::Multiplier;
 use crate::pool::{Buffer, Parts, blocks};
 use crate::simd::Vector;
@@ -12,18 +12,10 @@ use crate::{Isa, Pool, Precision};
 
 /// Where gradients go.
 pub struct Gradients<'a> {
-    /// Of queries, keys and values.
-    pub inputs: InputGradients<'a>,
+    /// Of queries, keys and values, `[tokens, heads · width]` each.
+    pub inputs: [NumbersMut<'a>; 3],
     /// Of the bias of relative distances, of its shape; it is set, not added to.
     pub bias: Option<&'a mut [f32]>,
-}
-
-/// Gradients of queries, keys and values.
-pub enum InputGradients<'a> {
-    /// `[tokens, heads · width]` each.
-    Apart([&'a mut [f32]; 3]),
-    /// Side by side: `[tokens, 3 · heads · width]`.
-    Fused(&'a mut [f32]),
 }
 
 /// From what [`forward`](super::forward) was given and wrote, and the gradient of its output, the gradients of its inputs.
@@ -34,26 +26,18 @@ pub fn backward(
     pool: &dyn Pool,
     attention: &Attention,
     inputs: &Inputs,
-    output: &[f32],
+    output: Numbers,
     logsumexp: &[f32],
-    gradient: &[f32],
+    gradient: Numbers,
     gradients: Gradients,
 ) {
     let (tokens, width) = attention.check(inputs);
     let hidden = attention.heads * width;
     assert!(output.len() == tokens * hidden && gradient.len() == output.len(), "the output of attention and its gradient");
     assert_eq!(logsumexp.len(), attention.heads * tokens, "the logarithms of sums");
-    let (stride, places, parts): (usize, [(usize, usize); 3], Vec<Parts<f32>>) = match gradients.inputs {
-        InputGradients::Apart(all) => {
-            assert!(all.iter().all(|g| g.len() == tokens * hidden), "the gradients of queries, keys and values");
-            (hidden, [(0, 0), (1, 0), (2, 0)], all.into_iter().map(Parts::new).collect())
-        }
-        InputGradients::Fused(all) => {
-            assert_eq!(all.len(), 3 * tokens * hidden, "the gradients of queries, keys and values");
-            (3 * hidden, [(0, 0), (0, hidden), (0, 2 * hidden)], vec![Parts::new(all)])
-        }
-    };
-    let targets = places.map(|(part, offset)| Target { parts: &parts[part], offset, stride });
+    let fit = gradients.inputs.iter().all(|gradient| gradient.len() == tokens * hidden);
+    assert!(fit, "the gradients of queries, keys and values");
+    let targets = gradients.inputs.map(|numbers| Target { parts: NumberParts::new(numbers), stride: hidden });
     // Each task sums up distances of its own; they are added in the order of texts, whichever was first.
     let distances = if gradients.bias.is_some() { attention.bias.map_or(0, |b| 2 * b.span - 1) } else { 0 };
     let mut partial = vec![0.0; (attention.starts.len() - 1) * attention.heads * distances];

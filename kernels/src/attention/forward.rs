@@ -3,6 +3,7 @@ use std::f32::consts::LN_2;
 use super::{Attention, Form, Inputs, Masks, Operand, Packed, SIDE, Scores, Target, Task, UNSEEN, flip};
 use crate::isa::versions;
 use crate::math::exp2;
+use crate::matrix::{NumberParts, NumbersMut};
 use crate::micro::Multiplier;
 use crate::pool::{Buffer, Parts};
 use crate::simd::Vector;
@@ -13,12 +14,19 @@ use crate::{Isa, Pool, Precision};
 ///
 /// # Panics
 /// Shapes do not fit each other.
-pub fn forward(pool: &dyn Pool, attention: &Attention, inputs: &Inputs, output: &mut [f32], logsumexp: &mut [f32]) {
+pub fn forward<'o>(
+    pool: &dyn Pool,
+    attention: &Attention,
+    inputs: &Inputs,
+    output: impl Into<NumbersMut<'o>>,
+    logsumexp: &mut [f32],
+) {
     let (tokens, width) = attention.check(inputs);
+    let output = output.into();
     assert_eq!(output.len(), tokens * attention.heads * width, "the output of attention");
     assert_eq!(logsumexp.len(), attention.heads * tokens, "the logarithms of sums");
-    let (output, logsumexp) = (Parts::new(output), Parts::new(logsumexp));
-    let target = Target { parts: &output, offset: 0, stride: attention.heads * width };
+    let logsumexp = Parts::new(logsumexp);
+    let target = Target { parts: NumberParts::new(output), stride: attention.heads * width };
     let work = Forward { isa: pool.isa(), attention, width, target };
     attention.run(pool, |heads| {
         let packed = [inputs.query, inputs.key, inputs.value].map(|x| Packed::new(work.isa, attention, x, heads, width));

@@ -1,4 +1,5 @@
 use super::*;
+use crate::matrix::Numbers;
 use crate::testing::{Random, all_isas, assert_close};
 use crate::{Pool, Threads};
 
@@ -11,7 +12,6 @@ struct Case {
     /// With its values.
     bias: Option<(usize, Vec<f32>)>,
     dropout: Option<Dropout>,
-    fused: bool,
     /// Queries, keys, values side by side: `[tokens, 3 · hidden]`.
     qkv: Vec<f32>,
     gradient: Vec<f32>,
@@ -24,7 +24,7 @@ impl Case {
         let size = starts.last().unwrap() * heads * width;
         let mut random = Random(size as u64);
         let (qkv, gradient) = (random.normals(3 * size), random.normals(size));
-        Case { starts, heads, width, window: None, bias: None, dropout: None, fused: false, qkv, gradient }
+        Case { starts, heads, width, window: None, bias: None, dropout: None, qkv, gradient }
     }
 
     fn all() -> Vec<Case> {
@@ -34,7 +34,7 @@ impl Case {
             Case::new(&[1], 1, 32),
             Case::new(&[], 2, 32),
             Case::new(&[5, 0, 33, 32, 1], 2, 32),
-            Case { fused: true, ..Case::new(&[100, 17], 3, 64) },
+            Case::new(&[100, 17], 3, 64),
             Case { window: Some(20), ..Case::new(&[130, 7, 64], 2, 48) },
             Case { window: Some(0), ..Case::new(&[40], 1, 16) },
             Case { dropout: Some(dropout), ..Case::new(&[31, 70], 2, 32) },
@@ -75,22 +75,9 @@ impl Case {
         let (mut output, mut sums) = (vec![f32::NAN; tokens * hidden], vec![f32::NAN; tokens * self.heads]);
         forward(pool, &attention, &inputs, &mut output, &mut sums);
         let mut apart = [(); 3].map(|()| vec![f32::NAN; tokens * hidden]);
-        let mut together = vec![f32::NAN; 3 * tokens * hidden];
         let mut bias = vec![f32::NAN; self.bias.as_ref().map_or(0, |(_, values)| values.len())];
-        let gradients = Gradients {
-            inputs: if self.fused {
-                InputGradients::Fused(&mut together)
-            } else {
-                InputGradients::Apart(apart.each_mut().map(|g| &mut g[..]))
-            },
-            bias: self.bias.as_ref().map(|_| &mut bias[..]),
-        };
-        backward(pool, &attention, &inputs, &output, &sums, &self.gradient, gradients);
-        if self.fused {
-            for (i, apart) in apart.iter_mut().enumerate() {
-                *apart = together.chunks(3 * hidden).flat_map(|row| &row[i * hidden..(i + 1) * hidden]).copied().collect();
-            }
-        }
+        let gradients = Gradients { inputs: apart.each_mut().map(|g| g.into()), bias: self.bias.as_ref().map(|_| &mut bias[..]) };
+        backward(pool, &attention, &inputs, (&output).into(), &sums, (&self.gradient).into(), gradients);
         let [q, k, v] = apart;
         [output, sums, q, k, v, bias]
     }
@@ -191,4 +178,40 @@ fn great_scores() {
     case.qkv.iter_mut().for_each(|x| *x *= 30.0);
     let results = case.run(&Threads { threads: 1, isa: Isa::best() }, Precision::Fp32);
     assert_close(&results[0], &case.naive()[0], 2e-3, "output");
+}
+
+/// What is there in bf16 gives what rounding it on the way gives, and results in bf16 are the others rounded.
+#[test]
+fn numbers_in_bf16() {
+    let narrow = |x: &[f32]| x.iter().map(|&x| crate::math::bf16(x)).collect::<Vec<u16>>();
+    let wide = |x: &[u16]| x.iter().map(|&x| f32::from_bits(u32::from(x) << 16)).collect::<Vec<f32>>();
+    let mut case = Case::new(&[5, 70, 33], 2, 32);
+    (case.qkv, case.gradient) = (wide(&narrow(&case.qkv)), wide(&narrow(&case.gradient)));
+    let (tokens, hidden) = (case.tokens(), case.heads * case.width);
+    let (qkv, gradient) = (narrow(&case.qkv), narrow(&case.gradient));
+    for isa in all_isas() {
+        let pool = Threads { threads: 2, isa };
+        let attention = case.attention(Precision::Bf16);
+        let columns = |i: usize| Matrix::strided(&qkv[i * hidden..], tokens, hidden, 3 * hidden);
+        let inputs = Inputs { query: columns(0), key: columns(1), value: columns(2) };
+        let (mut output, mut sums) = (vec![0; tokens * hidden], vec![f32::NAN; tokens * case.heads]);
+        forward(&pool, &attention, &inputs, &mut output[..], &mut sums);
+        let [expected, expected_sums, ..] = case.run(&pool, Precision::Bf16);
+        assert!(output == narrow(&expected) && sums == expected_sums, "{isa}");
+
+        let expected = wide(&output);
+        let [mut a, mut b] = [(); 2].map(|()| [(); 3].map(|()| vec![f32::NAN; tokens * hidden]));
+        let mut low = [(); 3].map(|()| vec![0; tokens * hidden]);
+        let gradients = |inputs| Gradients { inputs, bias: None };
+        let wide_gradient = wide(&gradient);
+        let all = [
+            (Numbers::Fp32(&expected), Numbers::Fp32(&wide_gradient), a.each_mut().map(|g| g.into())),
+            (Numbers::Bf16(&output), Numbers::Bf16(&gradient), b.each_mut().map(|g| g.into())),
+            (Numbers::Bf16(&output), Numbers::Bf16(&gradient), low.each_mut().map(|g| g[..].as_mut().into())),
+        ];
+        for (output, gradient, inputs_of) in all {
+            backward(&pool, &attention, &inputs, output, &sums, gradient, gradients(inputs_of));
+        }
+        assert!(a == b && low == a.each_ref().map(|g| narrow(g)), "{isa}");
+    }
 }

@@ -12,15 +12,20 @@ pub fn rounds(node: &Node, at: usize) -> bool {
             "Gemm" | "GemmGelu" | "GemmScale" => at < 2,
             "GemmSum" => at / 2 < node.ints("transB").len(),
             "LinearWeightGrad" => true,
+            // Queries, keys and values; what was attended to and its gradient.
+            "Attention" => node.int("bf16", 0) == 1 && at < 3,
+            "AttentionGrad" => node.int("bf16", 0) == 1 && matches!(at, 0..3 | 5 | 7),
             _ => false,
         }
 }
 
-/// The operator that writes its result in bf16 instead.
-fn narrow(op: &str) -> Option<&'static str> {
+/// The operator that writes so many of its outputs in bf16 instead.
+fn narrow(op: &str) -> Option<(&'static str, usize)> {
     Some(match op {
-        "Gemm" => "GemmBf16",
-        "GemmScale" => "GemmScaleBf16",
+        "Gemm" => ("GemmBf16", 1),
+        "GemmScale" => ("GemmScaleBf16", 1),
+        "Attention" => ("AttentionBf16", 1),
+        "AttentionGrad" => ("AttentionGradBf16", 3),
         _ => return None,
     })
 }
@@ -33,10 +38,11 @@ fn doubles(op: &str) -> bool {
 pub fn fuse(nodes: &mut Nodes) {
     for i in 0..nodes.len() {
         let Some(mut node) = nodes.get(i).filter(|node| node.domain == OWN).cloned() else { continue };
-        if let Some(op) = narrow(node.op)
-            && node.outputs.iter().all(|&output| nodes.is_rounded(output))
+        if let Some((op, count)) = narrow(node.op)
+            && let Some(outputs) = node.outputs.get(..count)
+            && outputs.iter().all(|&output| nodes.is_rounded(output))
         {
-            node.outputs.iter().for_each(|&output| nodes.graph.retype(output, DataType::Bf16));
+            outputs.iter().for_each(|&output| nodes.graph.retype(output, DataType::Bf16));
             nodes.replace(i, Node { op, ..node });
         } else if doubles(node.op)
             && let Some(&output) = node.outputs.first()

@@ -1,38 +1,27 @@
 //! Attention within texts that lie end to end, and its gradient.
 
 use ort::operator::{BoxedKernel, ComputeContext, KernelContext};
-use retune_kernels::attention::{self, Attention, Bias, Gradients, InputGradients, Inputs};
+use retune_kernels::attention::{self, Attention, Bias, Gradients, Inputs};
 use retune_kernels::{Dropout, Precision};
 
-use super::tensors::{floats, input, integers, matrix, output, wrong};
+use super::tensors::{floats, input, integers, matrix, numbers, numbers_mut, output, wrong};
 use super::{Definition, Input, Output, Threads};
 
 /// Queries, keys, values, starts, seed and perhaps the bias of distances; what was attended to, and the logarithm of the sum of exponentials.
-pub const FORWARD: Definition = Definition {
-    name: "Attention",
-    inputs: &[Input::Floats, Input::Floats, Input::Floats, Input::Integers, Input::Integers, Input::OptionalFloats],
-    outputs: &[Output::Floats; 2],
-    kernel: forward,
-};
+pub const FORWARD: Definition =
+    Definition { name: "Attention", inputs: &[Input::Any], outputs: &[Output::Floats; 2], kernel: forward };
+
+/// [`FORWARD`] whose first output is in bf16.
+pub const FORWARD_BF16: Definition = Definition { name: "AttentionBf16", outputs: &[Output::Bf16, Output::Floats], ..FORWARD };
 
 /// The inputs of [`FORWARD`] but for the bias, its outputs, the gradient of the first, and the bias; the gradients of queries, keys,
 /// values and bias.
-pub const BACKWARD: Definition = Definition {
-    name: "AttentionGrad",
-    inputs: &[
-        Input::Floats,
-        Input::Floats,
-        Input::Floats,
-        Input::Integers,
-        Input::Integers,
-        Input::Floats,
-        Input::Floats,
-        Input::Floats,
-        Input::OptionalFloats,
-    ],
-    outputs: &[Output::Floats; 4],
-    kernel: backward,
-};
+pub const BACKWARD: Definition =
+    Definition { name: "AttentionGrad", inputs: &[Input::Any], outputs: &[Output::Floats; 4], kernel: backward };
+
+/// [`BACKWARD`] whose first three outputs are in bf16.
+pub const BACKWARD_BF16: Definition =
+    Definition { name: "AttentionGradBf16", outputs: &[Output::Bf16, Output::Bf16, Output::Bf16, Output::Floats], ..BACKWARD };
 
 /// The attributes of a node.
 #[derive(Clone, Copy)]
@@ -112,8 +101,8 @@ fn forward(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
         let bias = bias.as_ref().map(floats).transpose()?;
         let attention = settings.attention(&starts, integers(&seed)?, bias.as_ref());
         let (mut out, mut sums) = (output(context, 0, &[tokens, width])?, output(context, 1, &[settings.heads, tokens])?);
-        let (out, sums) = (out.try_extract_tensor_mut::<f32>()?.1, sums.try_extract_tensor_mut::<f32>()?.1);
-        attention::forward(&Threads(context), &attention, &Inputs { query, key, value }, out, sums);
+        let sums = sums.try_extract_tensor_mut::<f32>()?.1;
+        attention::forward(&Threads(context), &attention, &Inputs { query, key, value }, numbers_mut(&mut out)?, sums);
         Ok(())
     }))
 }
@@ -135,15 +124,12 @@ fn backward(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
         let mut dbias = output(context, 3, bias.as_ref().map_or(&[0], |(shape, _)| shape.as_slice()))?;
         let dbias = dbias.try_extract_tensor_mut::<f32>()?.1;
         let gradients = Gradients {
-            inputs: InputGradients::Apart([
-                dq.try_extract_tensor_mut::<f32>()?.1,
-                dk.try_extract_tensor_mut::<f32>()?.1,
-                dv.try_extract_tensor_mut::<f32>()?.1,
-            ]),
+            inputs: [numbers_mut(&mut dq)?, numbers_mut(&mut dk)?, numbers_mut(&mut dv)?],
             bias: bias.is_some().then_some(dbias),
         };
         let inputs = Inputs { query, key, value };
-        attention::backward(&Threads(context), &attention, &inputs, floats(&out)?.1, floats(&sums)?.1, floats(&dy)?.1, gradients);
+        let (out, dy) = (numbers(&out)?.1, numbers(&dy)?.1);
+        attention::backward(&Threads(context), &attention, &inputs, out, floats(&sums)?.1, dy, gradients);
         Ok(())
     }))
 }

@@ -20,7 +20,9 @@ use crate::onnx::proto::OWN;
 
 const ALL: &[Definition] = &[
     attention::FORWARD,
+    attention::FORWARD_BF16,
     attention::BACKWARD,
+    attention::BACKWARD_BF16,
     dropout::DROPOUT,
     gelu::FORWARD,
     gelu::BACKWARD,
@@ -48,7 +50,6 @@ struct Definition {
 #[derive(Clone, Copy)]
 enum Input {
     Floats,
-    OptionalFloats,
     Integers,
     /// This and all that follow are of any type.
     Any,
@@ -76,7 +77,6 @@ impl Operator for Definition {
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
         self.inputs.iter().map(|input| match input {
             Input::Floats => OperatorInput::required(TensorElementType::Float32),
-            Input::OptionalFloats => OperatorInput::optional(TensorElementType::Float32),
             Input::Integers => OperatorInput::required(TensorElementType::Int64),
             Input::Any => OperatorInput::variadic(1),
         })
