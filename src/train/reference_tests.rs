@@ -320,17 +320,10 @@ fn parts_of_a_batch_give_the_gradients_of_the_whole() {
             let first = step.run(0, &columns, 0).unwrap();
             step.update(&first, |_, _| ()).unwrap();
             let run = step.run(0, &columns, 0).unwrap();
-            let gradients: Vec<Vec<f32>> = step
-                .update(&run, |weights, gradients| {
-                    let dense = |(weight, gradient): (&mut [f32], &Gradient)| gradient.to_dense(weight.len());
-                    weights.into_iter().zip(gradients).map(dense).collect()
-                })
-                .unwrap();
-            (run.loss, names, gradients)
+            (run.loss, names, gradients(&mut step, &run))
         };
         let ((whole, names, expected), (parts, _, found)) = (run(0), run(200));
         assert!(relative(parts.into(), whole.into()) <= 1e-5, "{loss}: {parts} instead of {whole}");
-        let length = |v: &[f32]| v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
         let largest = expected.iter().map(|gradient| length(gradient)).fold(0.0, f64::max);
         let mut worst = 0.0f64;
         for ((name, expected), found) in names.iter().zip(&expected).zip(&found) {
@@ -343,6 +336,40 @@ fn parts_of_a_batch_give_the_gradients_of_the_whole() {
         }
         println!("{loss}: worst deviation of a gradient {worst:.1e}");
     }
+}
+
+/// Rounding to bf16 moves the gradient of a batch by 1.3e-2 of its length, and no weight's gradient by much more.
+#[test]
+fn gradients_in_bf16_are_near_those_in_single_precision() {
+    let run = |precision: Precision| {
+        let (directory, initial, data) = prepared(pairs(24), r#"{"name": "mnrl"}"#, 24);
+        let mut step =
+            Step::new(&directory, &initial, &data.tasks(), &Choice { precision, ..Choice::default() }, &downloads()).unwrap();
+        let names: Vec<String> = step.parameters().map(|(name, _)| name.to_owned()).collect();
+        let columns = data.columns(&Batch { set: 0, rows: (0..24).collect() }).unwrap();
+        let run = step.run(0, &columns, 0).unwrap();
+        (run.loss, names, gradients(&mut step, &run))
+    };
+    let ((exact, names, expected), (loss, _, found)) = (run(Precision::Fp32), run(Precision::Bf16));
+    assert!((exact - loss).abs() <= 1e-3, "the loss is {loss} instead of {exact}");
+    let difference: Vec<Vec<f32>> =
+        expected.iter().zip(&found).map(|(a, b)| a.iter().zip(b).map(|(a, b)| a - b).collect()).collect();
+    let (all, off) = (length(&expected.concat()), length(&difference.concat()));
+    assert!(off <= 2.5e-2 * all, "the gradient is off by {:.1e}", off / all);
+    for ((name, expected), difference) in names.iter().zip(&expected).zip(&difference) {
+        let off = length(difference) / length(expected).max(1e-3 * all);
+        assert!(off <= 5e-2, "the gradient of `{name}` is off by {off:.1e}");
+    }
+}
+
+/// The gradients of a run, and an optimizer's step with them.
+fn gradients(step: &mut Step, run: &Run) -> Vec<Vec<f32>> {
+    let dense = |(weight, gradient): (&mut [f32], &Gradient)| gradient.to_dense(weight.len());
+    step.update(run, |weights, gradients| weights.into_iter().zip(gradients).map(dense).collect()).unwrap()
+}
+
+fn length(v: &[f32]) -> f64 {
+    v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()
 }
 
 /// The most memory the process has had since the last call, in MiB.

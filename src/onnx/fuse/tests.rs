@@ -1,3 +1,6 @@
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
 use super::*;
 use crate::onnx::finite_differences::run;
 use crate::onnx::{Attention, DataType, Gradient, differentiate};
@@ -7,7 +10,8 @@ const TOKENS: usize = 40;
 const WIDTH: usize = 64;
 
 fn numbers(count: usize, seed: usize) -> Vec<f32> {
-    (0..count).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.5 - 1.0).collect()
+    let mut rng = ChaCha8Rng::seed_from_u64(seed as u64);
+    (0..count).map(|_| rng.random_range(-1.0..1.0)).collect()
 }
 
 /// A layer of an encoder, and all its gradients. `keep` makes what GELU gives an output.
