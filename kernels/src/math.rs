@@ -45,7 +45,7 @@ pub(crate) fn exp<V: Vector>(x: V) -> V {
 #[inline(always)]
 pub(crate) fn exp2<V: Vector>(x: V) -> V {
     // By minimax of the relative error from 0 to 1.
-    const P: [f32; 6] = [0.001_867_130_05, 0.009_017_030_71, 0.055_799_912_7, 0.240_164_444, 0.693_151_295, 1.0];
+    const P: [f32; 6] = [0.001_867_13, 0.009_017_031, 0.055_799_913, 0.240_164_44, 0.693_151_3, 1.0];
     polynomial(P, x.fraction()).scale(x)
 }
 

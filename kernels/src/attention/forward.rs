@@ -83,7 +83,8 @@ impl Forward<'_> {
 
 versions! {
     /// From products of keys with 32 queries, the first of which are at `place`, the exponentials of scores as a right operand, those dropped being 0; writes
-    /// the logarithms of their sums and returns what the exponentials are to be multiplied by.
+    /// the logarithms of their sums and returns what the exponentials are to be multiplied by. `expect` is called before
+    /// each block of exponentials.
     fn softmax<V>(
         precision: Precision,
         scores: &Scores,
@@ -137,7 +138,9 @@ fn greatest<V: Vector>(scores: &Scores, (first, query): (usize, usize), products
     greatest
 }
 
-/// Writes the exponentials of scores less the greatest, those dropped being 0, and returns the sums of all for each query.
+/// Writes the exponentials of scores less the greatest, those dropped being 0, and returns the sums of all for each query. `expect` is called before each
+/// block.
+#[allow(clippy::too_many_arguments)]
 #[inline(always)]
 fn exponentials<V: Vector>(
     precision: Precision,

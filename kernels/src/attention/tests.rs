@@ -8,6 +8,7 @@ struct Case {
     starts: Vec<usize>,
     heads: usize,
     width: usize,
+    scale: f32,
     window: Option<usize>,
     /// With its values.
     bias: Option<(usize, Vec<f32>)>,
@@ -24,7 +25,8 @@ impl Case {
         let size = starts.last().unwrap() * heads * width;
         let mut random = Random(size as u64);
         let (qkv, gradient) = (random.normals(3 * size), random.normals(size));
-        Case { starts, heads, width, window: None, bias: None, dropout: None, qkv, gradient }
+        let scale = 1.0 / (width as f32).sqrt();
+        Case { starts, heads, width, scale, window: None, bias: None, dropout: None, qkv, gradient }
     }
 
     fn all() -> Vec<Case> {
@@ -37,6 +39,12 @@ impl Case {
             Case::new(&[100, 17], 3, 64),
             Case { window: Some(20), ..Case::new(&[130, 7, 64], 2, 48) },
             Case { window: Some(0), ..Case::new(&[40], 1, 16) },
+            // Blocks within the window, on its border and beyond it.
+            Case { window: Some(75), ..Case::new(&[200], 1, 32) },
+            // More queries than gradients of keys are summed up over at once.
+            Case::new(&[600, 3], 1, 16),
+            // The greatest score belongs to the least product.
+            Case { scale: -0.3, ..Case::new(&[50, 64], 2, 32) },
             Case { dropout: Some(dropout), ..Case::new(&[31, 70], 2, 32) },
             Case {
                 bias: Some((span, Random(9).normals(3 * (2 * span - 1)))),
@@ -55,7 +63,7 @@ impl Case {
         Attention {
             starts: &self.starts,
             heads: self.heads,
-            scale: 1.0 / (self.width as f32).sqrt(),
+            scale: self.scale,
             window: self.window,
             bias: self.bias.as_ref().map(|(span, values)| Bias { values, span: *span }),
             dropout: self.dropout,
@@ -87,7 +95,7 @@ impl Case {
         let (tokens, heads, width) = (self.tokens(), self.heads, self.width);
         let hidden = heads * width;
         let at = |part: usize, token: usize, column: usize| f64::from(self.qkv[token * 3 * hidden + part * hidden + column]);
-        let scale = 1.0 / (width as f64).sqrt();
+        let scale = f64::from(self.scale);
         let mut out = [(); 5].map(|()| vec![0.0; tokens * hidden]);
         out[1] = vec![0.0; tokens * heads];
         let [output, sums, dq, dk, dv] = &mut out;
