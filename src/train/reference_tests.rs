@@ -8,7 +8,7 @@ use super::data::{Batch, Data, DataSet, Sampling};
 use super::optimizer::{AdamW, Gradient, Optimizer, Treatment, clip_factor, decays, norm};
 use super::sampling::Mixing;
 use super::schedule::linear;
-use super::step::{Choice, Step};
+use super::step::{Choice, Run, Step};
 use crate::artifact::Example;
 use crate::cancel::Cancel;
 use crate::model::directory::ModelDirectory;

@@ -84,7 +84,7 @@ fn a_block_stays_the_same() {
         let difference: Vec<f32> = expected.iter().zip(&found).map(|(a, b)| a - b).collect();
         // What is rounded besides factors: the slope of GELU, what was attended to where its gradient reads it, the summands of biases; to 8 bits.
         let off = length(&difference) / length(&expected);
-        assert!(off <= 4e-3, "{name} is off by {off:.1e}");
+        assert!(off <= 2e-2, "{name} is off by {off:.1e}");
     }
 }
 
