@@ -5,14 +5,16 @@ use retune_kernels::attention::{self, Attention, Bias, Gradients, InputGradients
 use retune_kernels::gemm::Matrix;
 use retune_kernels::{Dropout, Precision};
 
-use super::tensors::{floats, input, integers, matrix, output, wrong};
+use super::tensors::{floats, input, integers, matrix, optional_output, or_scratch, output, wrong};
 use super::{Definition, Input, Threads};
 
-/// Queries, keys, values, starts, seed and perhaps the bias of distances; what was attended to, and the logarithm of the sum of exponentials.
+/// Queries, keys, values, starts, seed and perhaps the bias of distances; what was attended to and, for the gradient,
+/// the logarithm of the sum of exponentials.
 pub const FORWARD: Definition = Definition {
     name: "Attention",
     inputs: &[Input::Floats, Input::Floats, Input::Floats, Input::Integers, Input::Integers, Input::OptionalFloats],
     outputs: 2,
+    required: 1,
     kernel: forward,
 };
 
@@ -32,6 +34,7 @@ pub const BACKWARD: Definition = Definition {
         Input::OptionalFloats,
     ],
     outputs: 4,
+    required: 4,
     kernel: backward,
 };
 
@@ -112,8 +115,11 @@ fn forward(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
         let bias = bias.as_ref().map(floats).transpose()?;
         let attention = settings.attention(&starts, integers(&seed)?, bias.as_ref());
         let [query, key, value] = [q, k, v].map(|data| Matrix::new(data, tokens, width));
-        let (mut out, mut sums) = (output(context, 0, &[tokens, width])?, output(context, 1, &[settings.heads, tokens])?);
-        let (out, sums) = (out.try_extract_tensor_mut::<f32>()?.1, sums.try_extract_tensor_mut::<f32>()?.1);
+        let (mut out, mut sums) =
+            (output(context, 0, &[tokens, width])?, optional_output(context, 1, &[settings.heads, tokens])?);
+        let mut no_sums = Vec::new();
+        let out = out.try_extract_tensor_mut::<f32>()?.1;
+        let sums = or_scratch(&mut sums, &mut no_sums, settings.heads * tokens)?;
         attention::forward(&Threads(context), &attention, &Inputs { query, key, value }, out, sums);
         Ok(())
     }))

@@ -7,11 +7,11 @@ use super::tensors::{floats, input, write, wrong};
 use super::{Definition, Input, Threads};
 
 /// GELU, exactly, by the error function.
-pub const FORWARD: Definition = Definition { name: "Gelu", inputs: &[Input::Floats], outputs: 1, kernel: forward };
+pub const FORWARD: Definition = Definition { name: "Gelu", inputs: &[Input::Floats], outputs: 1, required: 1, kernel: forward };
 
 /// x and the gradient of GELU's output; the gradient of x.
 pub const BACKWARD: Definition =
-    Definition { name: "GeluGrad", inputs: &[Input::Floats, Input::Floats], outputs: 1, kernel: backward };
+    Definition { name: "GeluGrad", inputs: &[Input::Floats, Input::Floats], outputs: 1, required: 1, kernel: backward };
 
 fn forward(_: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
     Ok(Box::new(|context: &ComputeContext| {

@@ -37,6 +37,8 @@ struct Definition {
     inputs: &'static [Input],
     /// The number of outputs, all of them floats.
     outputs: usize,
+    /// How many of them are there always; the others only where something reads them.
+    required: usize,
     kernel: fn(&KernelContext) -> ort::Result<BoxedKernel<'static>>,
 }
 
@@ -68,7 +70,10 @@ impl Operator for Definition {
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
-        (0..self.outputs).map(|_| OperatorOutput::required(TensorElementType::Float32))
+        (0..self.outputs).map(|at| match at < self.required {
+            true => OperatorOutput::required(TensorElementType::Float32),
+            false => OperatorOutput::optional(TensorElementType::Float32),
+        })
     }
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {

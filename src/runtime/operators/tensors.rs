@@ -1,7 +1,7 @@
 //! Inputs and outputs of a node as slices.
 
 use ort::operator::ComputeContext;
-use ort::value::ValueRef;
+use ort::value::{ValueRef, ValueRefMut};
 
 /// An error of an operator, for ONNX Runtime.
 pub fn wrong(message: impl Into<String>) -> ort::Error {
@@ -41,6 +41,26 @@ pub fn write(context: &ComputeContext, index: usize, shape: &[usize], fill: impl
 }
 
 /// Output `index`, allocated.
-pub fn output<'c>(context: &'c ComputeContext, index: usize, shape: &[usize]) -> ort::Result<ort::value::ValueRefMut<'c>> {
-    context.output(index, shape.to_vec())?.ok_or_else(|| wrong(format!("output {index} is missing")))
+pub fn output<'c>(context: &'c ComputeContext, index: usize, shape: &[usize]) -> ort::Result<ValueRefMut<'c>> {
+    optional_output(context, index, shape)?.ok_or_else(|| wrong(format!("output {index} is missing")))
+}
+
+/// Output `index`, allocated; `None` where nothing reads it.
+pub fn optional_output<'c>(context: &'c ComputeContext, index: usize, shape: &[usize]) -> ort::Result<Option<ValueRefMut<'c>>> {
+    if index < context.num_outputs()? { context.output(index, shape.to_vec()) } else { Ok(None) }
+}
+
+/// The elements of an output or, where nothing reads it, `len` numbers for the kernel to write to.
+pub fn or_scratch<'v>(
+    output: &'v mut Option<ValueRefMut<'_>>,
+    scratch: &'v mut Vec<f32>,
+    len: usize,
+) -> ort::Result<&'v mut [f32]> {
+    match output {
+        Some(value) => Ok(value.try_extract_tensor_mut::<f32>()?.1),
+        None => {
+            scratch.resize(len, 0.0);
+            Ok(scratch)
+        }
+    }
 }
