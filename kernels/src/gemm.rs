@@ -93,18 +93,9 @@ const SIDE: usize = 32;
 impl PackedB {
     /// Packs `op(B) [k, n]`.
     pub fn pack(pool: &dyn Pool, precision: Precision, b: Matrix) -> Self {
-        PackedB::pack_into(pool, precision, b, Buffer::new)
-    }
-
-    /// As [`PackedB::pack`], to be kept for many products.
-    pub fn pack_to_keep(pool: &dyn Pool, precision: Precision, b: Matrix) -> Self {
-        PackedB::pack_into(pool, precision, b, Buffer::apart)
-    }
-
-    fn pack_into(pool: &dyn Pool, precision: Precision, b: Matrix, buffer: impl FnOnce(usize) -> Buffer<u32>) -> Self {
         let steps = b.rows.div_ceil(precision.step());
         let panels = b.columns.div_ceil(SIDE);
-        let mut tiles = buffer(panels * steps * 2);
+        let mut tiles = Buffer::new(panels * steps * 2);
         let isa = pool.isa();
         // A task has some steps of all columns, so that it reads whole rows.
         let parts = Parts::new(&mut tiles);
@@ -117,6 +108,12 @@ impl PackedB {
             }
         });
         PackedB { tiles, rows: b.rows, columns: b.columns, precision }
+    }
+
+    /// The same in memory of its own, no more than it needs and freed with it: to be kept for many products.
+    #[must_use]
+    pub fn kept(self) -> Self {
+        PackedB { tiles: self.tiles.apart(), ..self }
     }
 
     /// Length of the sums.

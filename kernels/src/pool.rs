@@ -178,9 +178,9 @@ impl<T: Kept> Buffer<T> {
         Buffer { tiles, len, is_freed: false }
     }
 
-    /// Memory of its own, no more than is needed and freed with it: for what outlives a call.
-    pub fn apart(len: usize) -> Self {
-        Buffer { tiles: vec![Tile([T::default(); 256]); len], len, is_freed: true }
+    /// The same tiles in memory of their own, which is freed with them: for what outlives a call.
+    pub fn apart(&self) -> Self {
+        Buffer { tiles: self.to_vec(), len: self.len, is_freed: true }
     }
 }
 

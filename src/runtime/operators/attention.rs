@@ -6,15 +6,14 @@ use retune_kernels::gemm::Matrix;
 use retune_kernels::{Dropout, Precision};
 
 use super::tensors::{floats, input, integers, matrix, optional_output, or_scratch, output, wrong};
-use super::{Definition, Input, Threads};
+use super::{Definition, Input, Output, Threads};
 
 /// Queries, keys, values, starts, seed and perhaps the bias of distances; what was attended to and, for the gradient,
 /// the logarithm of the sum of exponentials.
 pub const FORWARD: Definition = Definition {
     name: "Attention",
     inputs: &[Input::Floats, Input::Floats, Input::Floats, Input::Integers, Input::Integers, Input::OptionalFloats],
-    outputs: 2,
-    required: 1,
+    outputs: &[Output::Floats, Output::OptionalFloats],
     kernel: forward,
 };
 
@@ -33,8 +32,7 @@ pub const BACKWARD: Definition = Definition {
         Input::Floats,
         Input::OptionalFloats,
     ],
-    outputs: 4,
-    required: 4,
+    outputs: &[Output::Floats; 4],
     kernel: backward,
 };
 

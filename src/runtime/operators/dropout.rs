@@ -4,11 +4,11 @@ use ort::operator::{BoxedKernel, ComputeContext, KernelContext};
 use retune_kernels::{Dropout, dropout};
 
 use super::tensors::{floats, input, integers, write, wrong};
-use super::{Definition, Input, Threads};
+use super::{Definition, Input, Output, Threads};
 
 /// x `[.., width]` and the seed `[1]`. Its gradient is the same operator on the gradient of the output.
 pub const DROPOUT: Definition =
-    Definition { name: "Dropout", inputs: &[Input::Floats, Input::Integers], outputs: 1, required: 1, kernel: drop_out };
+    Definition { name: "Dropout", inputs: &[Input::Floats, Input::Integers], outputs: &[Output::Floats], kernel: drop_out };
 
 fn drop_out(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
     let site = context.get::<i64>("site").and_then(|site| u32::try_from(site).ok()).ok_or_else(|| wrong("`site` is missing"))?;

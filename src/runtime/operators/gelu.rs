@@ -4,14 +4,15 @@ use ort::operator::{BoxedKernel, ComputeContext, KernelContext};
 use retune_kernels::activation::{self, Activation};
 
 use super::tensors::{floats, input, write, wrong};
-use super::{Definition, Input, Threads};
+use super::{Definition, Input, Output, Threads};
 
 /// GELU, exactly, by the error function.
-pub const FORWARD: Definition = Definition { name: "Gelu", inputs: &[Input::Floats], outputs: 1, required: 1, kernel: forward };
+pub const FORWARD: Definition =
+    Definition { name: "Gelu", inputs: &[Input::Floats], outputs: &[Output::Floats], kernel: forward };
 
 /// x and the gradient of GELU's output; the gradient of x.
 pub const BACKWARD: Definition =
-    Definition { name: "GeluGrad", inputs: &[Input::Floats, Input::Floats], outputs: 1, required: 1, kernel: backward };
+    Definition { name: "GeluGrad", inputs: &[Input::Floats, Input::Floats], outputs: &[Output::Floats], kernel: backward };
 
 fn forward(_: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
     Ok(Box::new(|context: &ComputeContext| {

@@ -7,14 +7,13 @@ use retune_kernels::Serial;
 use retune_kernels::gemm::{Matrix, PackedB, Then, gemm, multiply};
 
 use super::tensors::{floats, input, matrix, output, write, wrong};
-use super::{Definition, Input, Threads};
+use super::{Definition, Input, Output, Threads};
 
 /// `Gemm` of ONNX, without `alpha` and `beta`: op(a)·op(b) (+ c), c `[n]`.
 pub const GEMM: Definition = Definition {
     name: "Gemm",
     inputs: &[Input::Floats, Input::Floats, Input::OptionalFloats],
-    outputs: 1,
-    required: 1,
+    outputs: &[Output::Floats],
     kernel: product,
 };
 
@@ -22,8 +21,7 @@ pub const GEMM: Definition = Definition {
 pub const WEIGHT_GRADIENT: Definition = Definition {
     name: "LinearWeightGrad",
     inputs: &[Input::Floats, Input::Floats],
-    outputs: 2,
-    required: 2,
+    outputs: &[Output::Floats; 2],
     kernel: weight_gradient,
 };
 
@@ -32,7 +30,7 @@ fn product(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
     let (trans_a, trans_b) = (flag("transA"), flag("transB"));
     // A weight that is a constant of the graph is packed once.
     let packed = match context.constant_input::<TensorValueType<f32>>(1) {
-        Ok(weight) => Some(PackedB::pack_to_keep(&Serial, Bf16, factor(&weight.into_dyn(), trans_b)?)),
+        Ok(weight) => Some(PackedB::pack(&Serial, Bf16, factor(&weight.into_dyn(), trans_b)?).kept()),
         Err(_) => None,
     };
     Ok(Box::new(move |context: &ComputeContext| {

@@ -4,14 +4,13 @@ use ort::operator::{BoxedKernel, ComputeContext, KernelContext};
 use retune_kernels::norm::{self, Inputs, LayerNorm, Outputs};
 
 use super::tensors::{floats, input, optional_output, or_scratch, output, wrong};
-use super::{Definition, Input, Threads};
+use super::{Definition, Input, Output, Threads};
 
 /// Two summands, scale and bias; what comes out and, for the gradient, the sum, its means and the inverses of its standard deviations.
 pub const ADD: Definition = Definition {
     name: "AddLayerNormalization",
     inputs: &[Input::Floats, Input::Floats, Input::Floats, Input::Floats],
-    outputs: 4,
-    required: 1,
+    outputs: &[Output::Floats, Output::OptionalFloats, Output::OptionalFloats, Output::OptionalFloats],
     kernel: add,
 };
 
@@ -20,8 +19,7 @@ pub const ADD: Definition = Definition {
 pub const BACKWARD: Definition = Definition {
     name: "LayerNormalizationGrad",
     inputs: &[Input::Floats, Input::Floats, Input::Floats, Input::Floats, Input::Floats],
-    outputs: 3,
-    required: 3,
+    outputs: &[Output::Floats; 3],
     kernel: backward,
 };
 

@@ -35,10 +35,7 @@ const ALL: &[Definition] = &[
 struct Definition {
     name: &'static str,
     inputs: &'static [Input],
-    /// The number of outputs, all of them floats.
-    outputs: usize,
-    /// How many of them are there always; the others only where something reads them.
-    required: usize,
+    outputs: &'static [Output],
     kernel: fn(&KernelContext) -> ort::Result<BoxedKernel<'static>>,
 }
 
@@ -48,6 +45,14 @@ enum Input {
     Floats,
     OptionalFloats,
     Integers,
+}
+
+/// The type of an output.
+#[derive(Clone, Copy)]
+enum Output {
+    Floats,
+    /// Only where something reads it.
+    OptionalFloats,
 }
 
 impl Operator for Definition {
@@ -70,9 +75,9 @@ impl Operator for Definition {
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
-        (0..self.outputs).map(|at| match at < self.required {
-            true => OperatorOutput::required(TensorElementType::Float32),
-            false => OperatorOutput::optional(TensorElementType::Float32),
+        self.outputs.iter().map(|output| match output {
+            Output::Floats => OperatorOutput::required(TensorElementType::Float32),
+            Output::OptionalFloats => OperatorOutput::optional(TensorElementType::Float32),
         })
     }
 

@@ -45,9 +45,9 @@ pub fn output<'c>(context: &'c ComputeContext, index: usize, shape: &[usize]) ->
     optional_output(context, index, shape)?.ok_or_else(|| wrong(format!("output {index} is missing")))
 }
 
-/// Output `index`, allocated; `None` where nothing reads it.
+/// Output `index`, allocated, if the node has it.
 pub fn optional_output<'c>(context: &'c ComputeContext, index: usize, shape: &[usize]) -> ort::Result<Option<ValueRefMut<'c>>> {
-    if index < context.num_outputs()? { context.output(index, shape.to_vec()) } else { Ok(None) }
+    if context.num_outputs()? > index { context.output(index, shape.to_vec()) } else { Ok(None) }
 }
 
 /// The elements of an output or, where nothing reads it, `len` numbers for the kernel to write to.
