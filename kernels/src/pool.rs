@@ -141,6 +141,8 @@ pub(crate) fn blocks<T: Send>(pool: &dyn Pool, data: &mut [T], block: usize, tas
 pub(crate) struct Buffer<T: Kept> {
     tiles: Vec<Tile<T>>,
     len: usize,
+    /// Whether it is freed when it is dropped, not kept for later calls.
+    is_freed: bool,
 }
 
 /// What [`Buffer`]s hold.
@@ -173,13 +175,21 @@ impl<T: Kept> Buffer<T> {
         if tiles.len() < len {
             tiles = vec![Tile([T::default(); 256]); len];
         }
-        Buffer { tiles, len }
+        Buffer { tiles, len, is_freed: false }
+    }
+
+    /// The same tiles in memory of their own, which is freed with them: for what outlives a call.
+    pub fn apart(&self) -> Self {
+        Buffer { tiles: self.to_vec(), len: self.len, is_freed: true }
     }
 }
 
 impl<T: Kept> Drop for Buffer<T> {
     fn drop(&mut self) {
         let tiles = std::mem::take(&mut self.tiles);
+        if self.is_freed {
+            return;
+        }
         T::shelf().lock().unwrap_or_else(|e| e.into_inner()).push(tiles);
     }
 }

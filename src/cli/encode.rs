@@ -12,6 +12,7 @@ use crate::cancel::Cancel;
 use crate::model::embedder::Embedder;
 use crate::runtime::cache;
 use crate::runtime::device::{Choice, Runtime};
+use crate::runtime::precision::Precision;
 
 /// Reads one text a line from the standard input and prints one embedding a line, as a JSON array of numbers.
 #[derive(Args)]
@@ -26,6 +27,10 @@ pub(super) struct Encode {
     /// Put this before every text, whatever prompts the model has: "query: "
     #[arg(long, value_name = "TEXT", conflicts_with = "prompt")]
     prompt_text: Option<String>,
+    /// How exactly matrix products are computed: `fp32`, `bf16` (fast on processors with AMX or AVX-512 BF16), `auto` (`bf16` on those), `fp16`
+    /// (on GPUs)
+    #[arg(long, value_enum, value_name = "PRECISION", default_value_t = Precision::Fp32, hide_possible_values = true)]
+    precision: Precision,
     /// Where the model runs: `auto` (the first GPU where CUDA can be had, else the processor), `cpu`, `cuda`, `cuda:1`
     #[arg(long, value_name = "DEVICE", default_value_t)]
     device: Choice,
@@ -35,7 +40,7 @@ impl Encode {
     pub fn call(&self, global: &Global) -> Result<(), Failure> {
         let runtime = Runtime::choose(self.device, &cache::folder()).map_err(Failure::Call)?;
         let texts = io::stdin().lock().lines().collect::<io::Result<Vec<String>>>().map_err(|e| Failure::Call(e.into()))?;
-        let embedder = Embedder::open(&self.model, &runtime).map_err(Failure::Call)?;
+        let embedder = Embedder::open(&self.model, self.precision, &runtime).map_err(Failure::Call)?;
         let prompts = embedder.prompts();
         let prompt = match (&self.prompt_text, &self.prompt) {
             (Some(text), _) => text,

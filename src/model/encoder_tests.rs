@@ -17,6 +17,8 @@ use super::sentence::{self, token_model};
 use super::tokenizer::Tokens;
 use super::weights::Weights;
 use crate::onnx::{DataType, Gradient, Graph, Operators, differentiate};
+use crate::runtime::device::Device;
+use crate::runtime::precision::Precision;
 use crate::runtime::session::{Input, Session};
 use crate::runtime::testing::downloads;
 use crate::shape;
@@ -245,6 +247,38 @@ fn follow(name: &str) {
             "{name}, {operators:?}: token vectors {tokens:.1e}, embeddings {pooled:.1e}, loss {loss:.1e}, gradients {gradients:.1e}"
         );
         assert!(pooled <= 2e-6 && loss <= 1e-5 && gradients <= 3e-5, "{name}, {operators:?}");
+    }
+}
+
+/// Embeddings by the graph that encoding runs, on the processor; the one for `device` may be built of other operators.
+fn encode(directory: &ModelDirectory, rows: &[Vec<i64>], precision: Precision, device: &Device) -> Vec<f32> {
+    let weights = Weights::read(&directory.weights()).unwrap();
+    let model = sentence::embedding_model(directory, &weights, precision, device).unwrap();
+    let texts = texts(rows);
+    let batch = Batch::new(&texts.iter().collect::<Vec<_>>(), &directory.pooling);
+    Session::from_model(&model, &downloads()).unwrap().run(&batch.inputs()).unwrap().remove(0).1
+}
+
+/// Absolute and rotary positions, and a bias by distance.
+#[test]
+fn encoding_with_operators_of_our_own_gives_the_vectors_of_released_ones() {
+    let gpu = Device::Cuda { number: 0, name: String::new(), capability: (9, 0) };
+    for name in ["bert", "nomic_bert", "mpnet"] {
+        let family: Family = figures(name);
+        let (_folder, directory) = directory(&family.config, &family.weights, &[]);
+        let released = encode(&directory, &family.rows, Precision::Fp32, &gpu);
+        let own = encode(&directory, &family.rows, Precision::Fp32, &Device::Cpu);
+        let off = deviation(own, &released.iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
+        assert!(off <= 1e-6, "{name}: {off}");
+        let width = directory.dimensions();
+        let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+        for (precision, device, most) in [(Precision::Bf16, &Device::Cpu, 1e-4), (Precision::Fp16, &gpu, 1e-6)] {
+            let rounded = encode(&directory, &family.rows, precision, device);
+            let rows = rounded.chunks(width).zip(released.chunks(width));
+            let distance = rows.map(|(a, b)| 1.0 - product(a, b) / (product(a, a) * product(b, b)).sqrt()).fold(0.0, f64::max);
+            println!("{name}: fp32 off by {off:.1e}, {precision:?} at a cosine distance of {distance:.1e}");
+            assert!(distance > 1e-10 && distance <= most, "{name}, {precision:?}: {distance}");
+        }
     }
 }
 

@@ -130,6 +130,7 @@ mod tests {
     use crate::cancel::Cancel;
     use crate::model::embedder::Embedder;
     use crate::model::testing::minilm;
+    use crate::runtime::precision::Precision;
     use crate::runtime::testing::downloads;
 
     #[test]
@@ -146,8 +147,9 @@ mod tests {
         );
         assert_eq!(Weights::read(&again.weights()).unwrap(), weights);
         let texts = ["what is a hard negative?".to_owned()];
-        let embed =
-            |path: &Path| Embedder::open(path, &downloads()).unwrap().encode(&texts, &Cancel::default(), &|_| ()).unwrap();
+        let embed = |path: &Path| {
+            Embedder::open(path, Precision::Fp32, &downloads()).unwrap().encode(&texts, &Cancel::default(), &|_| ()).unwrap()
+        };
         assert_eq!(embed(&target), embed(&source.path));
         for file in ["onnx/model.onnx", "README.md", "tokenizer.json", "special_tokens_map.json", "1_Pooling/config.json"] {
             assert!(target.join(file).exists(), "{file}");

@@ -6,6 +6,7 @@ use super::embedder::Embedder;
 use super::tokenizer::Tokenizer;
 use crate::cancel::Cancel;
 use crate::model::testing::minilm;
+use crate::runtime::precision::Precision;
 use crate::runtime::testing::downloads;
 
 #[derive(Deserialize)]
@@ -39,7 +40,7 @@ fn token_ids_are_those_of_sentence_transformers() {
 #[test]
 fn embeddings_are_those_of_sentence_transformers() {
     let reference = reference();
-    let embedder = Embedder::open(&minilm(), &downloads()).unwrap();
+    let embedder = Embedder::open(&minilm(), Precision::Fp32, &downloads()).unwrap();
     assert_eq!(embedder.max_seq_length(), reference.max_seq_length);
     let texts: Vec<String> = reference.rows.iter().map(|r| r.text.clone()).collect();
     let vectors = embedder.encode(&texts, &Cancel::default(), &|_| ()).unwrap();

@@ -6,7 +6,9 @@ use super::builder::{Additions, Builder, Parameter};
 use super::directory::ModelDirectory;
 use super::layout::Layout;
 use super::weights::{self, Weights};
-use crate::onnx::{Dim, Graph, Value};
+use crate::onnx::{Dim, Graph, Value, fuse, lower};
+use crate::runtime::device::Device;
+use crate::runtime::precision::Precision;
 use crate::shape;
 
 /// The encoder with pooling and whatever modules follow.
@@ -42,12 +44,21 @@ pub fn token_model(directory: &ModelDirectory, weights: &Weights) -> Result<Vec<
     Ok(g.to_model_with(|name| weights.get(name).map(|(_, data)| data))?)
 }
 
-/// A stand-alone ONNX model from [`Batch::inputs`](super::batch::Batch::inputs) to embeddings.
-pub(super) fn embedding_model(directory: &ModelDirectory, weights: &Weights) -> Result<Vec<u8>> {
-    let g = Graph::new();
+/// A stand-alone ONNX model from [`Batch::inputs`](super::batch::Batch::inputs) to embeddings, for `device`.
+pub(super) fn embedding_model(
+    directory: &ModelDirectory,
+    weights: &Weights,
+    precision: Precision,
+    device: &Device,
+) -> Result<Vec<u8>> {
+    let g = Graph::with(precision.operators(device));
     let sentence = build(&g, directory, Additions::default())?;
     check(&sentence.parameters, directory, weights)?;
     g.output("embeddings", sentence.embeddings);
+    if let Some(half) = precision.half(device) {
+        lower(&g, half, &sentence.parameters.iter().map(|p| p.value).collect::<Vec<_>>(), 0..0);
+    }
+    fuse(&g);
     Ok(g.to_model_with(|name| weights.get(name).map(|(_, data)| data))?)
 }
 

@@ -477,7 +477,8 @@ impl Graph {
             }
         }
         graph.output = inner.outputs.iter().map(|v| value_info(&inner.values[v.0 as usize])).collect();
-        graph.node = inner.nodes.iter().enumerate().map(|(i, node)| node_proto(i, node, &name)).collect();
+        let read: HashSet<Value> = inner.nodes.iter().flat_map(|n| &n.inputs).chain(&inner.outputs).copied().collect();
+        graph.node = inner.nodes.iter().enumerate().map(|(i, node)| node_proto(i, node, &name, &read)).collect();
         let used = |domain: &str| domain.is_empty() || inner.nodes.iter().any(|n| n.domain == domain);
         let domains = [("", OPSET.max(inner.opset)), (MICROSOFT, 1), (OWN, 1)].into_iter().filter(|(domain, _)| used(domain));
         let model = ModelProto {
@@ -504,7 +505,21 @@ fn value_info(info: &Info) -> ValueInfoProto {
     ValueInfoProto { name: info.name.clone(), kind: Some(TypeProto { tensor_type }) }
 }
 
-fn node_proto(index: usize, node: &Node, name: &dyn Fn(Value) -> String) -> NodeProto {
+/// Operators that compute of their outputs after the first only those that are asked for: what the gradient needs.
+const SPARING: &[&str] = &["AddLayerNormalization", "Attention", "AttentionBf16", "LayerNormalization"];
+
+/// The outputs of a node by name, empty for those that it need not compute since they are not among the values that are `read`.
+fn outputs(node: &Node, name: &dyn Fn(Value) -> String, read: &HashSet<Value>) -> Vec<String> {
+    let is_asked = |at: usize, value: &Value| at == 0 || !SPARING.contains(&node.op) || read.contains(value);
+    let named = |(at, value): (usize, &Value)| if is_asked(at, value) { name(*value) } else { String::new() };
+    let mut outputs: Vec<String> = node.outputs.iter().enumerate().map(named).collect();
+    while outputs.last().is_some_and(String::is_empty) {
+        outputs.pop();
+    }
+    outputs
+}
+
+fn node_proto(index: usize, node: &Node, name: &dyn Fn(Value) -> String, read: &HashSet<Value>) -> NodeProto {
     let attribute = |(name, attribute): &(&'static str, Attribute)| {
         let name = (*name).to_owned();
         match attribute {
@@ -521,7 +536,7 @@ fn node_proto(index: usize, node: &Node, name: &dyn Fn(Value) -> String) -> Node
     };
     NodeProto {
         input: node.inputs.iter().map(|&v| name(v)).collect(),
-        output: node.outputs.iter().map(|&v| name(v)).collect(),
+        output: outputs(node, name, read),
         name: format!("{}_{index}", node.op),
         op_type: node.op.into(),
         attribute: node.attributes.iter().map(attribute).collect(),

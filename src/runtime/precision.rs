@@ -1,6 +1,7 @@
 //! How exactly matrix products are computed.
 
 use anyhow::{Result, bail};
+use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +12,7 @@ use crate::onnx::{DataType, Operators};
 const BF16_FROM: (u32, u32) = (8, 0);
 
 /// How exactly matrix products are computed. Everything else, and all sums, are in single precision.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// `bf16` on processors that have instructions for it (AMX, AVX-512 BF16), else `fp32`; on GPUs `fp32`.

@@ -1,22 +1,28 @@
 //! Externals that several stages have.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 
 use super::{Context as StageContext, External, Surroundings};
+use crate::model::embedder::Embedder;
 use crate::runtime::Runtime;
 use crate::runtime::device::{Choice, idle_gpu};
 use crate::runtime::precision::Precision;
 
-/// ONNX Runtime's version and the device that `device` means here: others compute other last digits.
-pub fn onnx_runtime(surroundings: &Surroundings, device: Choice) -> Result<External> {
+/// What the results of a model depend on besides the model: ONNX Runtime's version and the device that `device` means here, as others
+/// compute other last digits, and what `precision` means on that device, as with `auto` machines differ.
+pub fn computation(surroundings: &Surroundings, precision: Precision, device: Choice) -> Result<Vec<External>> {
     let runtime = Runtime::choose(device, surroundings.downloads)?;
-    Ok(External { name: "ONNX Runtime".into(), value: runtime.identity()? })
+    Ok(vec![
+        External { name: "ONNX Runtime".into(), value: runtime.identity()? },
+        External { name: "matrix products".into(), value: precision.name(&runtime.device).into() },
+    ])
 }
 
-/// What `precision` means on the device that `device` means here: with `auto`, machines differ.
-pub fn products(surroundings: &Surroundings, precision: Precision, device: Choice) -> Result<External> {
-    let runtime = Runtime::choose(device, surroundings.downloads)?;
-    Ok(External { name: "matrix products".into(), value: precision.name(&runtime.device).into() })
+/// The model in the folder `model`, opened for encoding.
+pub fn embedder(context: &StageContext, model: &Path, precision: Precision, device: Choice) -> Result<Embedder> {
+    Embedder::open(model, precision, &runtime(context, device)?)
 }
 
 /// Where the models of a stage run. Says so when that leaves a GPU unused that the user may count on.

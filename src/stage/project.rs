@@ -8,15 +8,15 @@ use ndarray::{Array2, Axis, concatenate};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::externals::{onnx_runtime, runtime};
+use super::externals::{computation, embedder};
 use super::{Context, External, Outcome, OutputPort, ParameterError, Port, Stage, StageKind, Surroundings, configure, schema};
 use crate::artifact::{Judgements, Kind, Side};
-use crate::model::embedder::Embedder;
 use crate::report::markdown::{one_line, shorten};
 use crate::report::pca::{Projection, project};
 use crate::report::scatter::{COLORS, Item, Marker, Scatter};
 use crate::retrieval::dense::normalized;
 use crate::runtime::device::Choice;
+use crate::runtime::precision::Precision;
 
 pub const KIND: StageKind = StageKind {
     name: "project",
@@ -64,6 +64,9 @@ pub struct Project {
     pub texts: Option<Vec<LabelledText>>,
     /// The title over the picture.
     pub title: String,
+    /// How exactly matrix products are computed when texts are encoded: with `fp32`, rankings are those of sentence-transformers to the last
+    /// digit printed; `bf16` is several times as fast on processors with instructions for it (AMX, AVX-512 BF16), and `auto` takes it there.
+    pub precision: Precision,
     /// Where the models run: `auto` (the first GPU where CUDA can be had, else the processor), `cpu`, `cuda`, `cuda:1`.
     pub device: Choice,
 }
@@ -81,7 +84,12 @@ pub struct LabelledText {
 
 impl Default for Project {
     fn default() -> Self {
-        Project { texts: None, title: "Embeddings before and after fine-tuning".into(), device: Choice::default() }
+        Project {
+            texts: None,
+            title: "Embeddings before and after fine-tuning".into(),
+            precision: Precision::Fp32,
+            device: Choice::default(),
+        }
     }
 }
 
@@ -110,13 +118,13 @@ impl Stage for Project {
     }
 
     fn externals(&self, surroundings: &Surroundings) -> Result<Vec<External>> {
-        Ok(vec![onnx_runtime(surroundings, self.device)?])
+        computation(surroundings, self.precision, self.device)
     }
 
     fn run(&self, context: &Context) -> Result<Outcome> {
         let things = self.things(context.optional_input("judgements"))?;
         ensure!(things.len() > 1, "there are fewer than two texts to draw; give `texts`, or judgements that judge some passages");
-        let [baseline, tuned] = [Side::Baseline, Side::FineTuned].map(|side| embed(side, &things, self.device, context));
+        let [baseline, tuned] = [Side::Baseline, Side::FineTuned].map(|side| self.embed(side, &things, context));
         let [baseline, tuned] = [baseline?, tuned?];
         ensure!(
             baseline.ncols() == tuned.ncols(),
@@ -146,6 +154,30 @@ impl Project {
         }
         let folder = judgements.context("there is nothing to draw: give `texts`, or connect the input `judgements`")?;
         Ok(judged(&Judgements::read(folder, "test")?))
+    }
+
+    /// L2-normalised embeddings.
+    fn embed(&self, side: Side, things: &[Thing], context: &Context) -> Result<Array2<f64>> {
+        let embedder = embedder(context, context.input(side.port())?, self.precision, self.device)?;
+        let message = format!("encoding with the {} model", side.name());
+        let progress = |n: usize| context.progress(n as u64, things.len() as u64, "texts", message.clone());
+        let (queries, others): (Vec<usize>, Vec<usize>) = (0..things.len()).partition(|&i| things[i].kind == "query");
+        let texts = |indices: &[usize]| indices.iter().map(|&i| things[i].text.clone()).collect::<Vec<_>>();
+        let found = [
+            embedder.encode_documents(&texts(&others), context.cancel, &progress)?,
+            embedder.encode_queries(&texts(&queries), context.cancel, &|n| progress(others.len() + n))?,
+        ];
+        let mut vectors = Array2::zeros((things.len(), embedder.dimensions()));
+        for (indices, found) in [&others, &queries].into_iter().zip(&found) {
+            indices.iter().zip(found.rows()).for_each(|(&i, row)| vectors.row_mut(i).assign(&row));
+        }
+        let vectors = normalized(vectors.view()).mapv(f64::from);
+        ensure!(
+            vectors.iter().all(|x| x.is_finite()),
+            "vectors of the {} model hold no numbers; its weights are damaged",
+            side.name()
+        );
+        Ok(vectors)
     }
 
     fn scatter(&self, things: &[Thing], projection: &Projection) -> Scatter {
@@ -214,30 +246,6 @@ fn groups(things: &[Thing]) -> (Vec<String>, Vec<usize>) {
         legend.clear();
     }
     (legend, of)
-}
-
-/// L2-normalised embeddings.
-fn embed(side: Side, things: &[Thing], device: Choice, context: &Context) -> Result<Array2<f64>> {
-    let embedder = Embedder::open(context.input(side.port())?, &runtime(context, device)?)?;
-    let message = format!("encoding with the {} model", side.name());
-    let progress = |n: usize| context.progress(n as u64, things.len() as u64, "texts", message.clone());
-    let (queries, others): (Vec<usize>, Vec<usize>) = (0..things.len()).partition(|&i| things[i].kind == "query");
-    let texts = |indices: &[usize]| indices.iter().map(|&i| things[i].text.clone()).collect::<Vec<_>>();
-    let found = [
-        embedder.encode_documents(&texts(&others), context.cancel, &progress)?,
-        embedder.encode_queries(&texts(&queries), context.cancel, &|n| progress(others.len() + n))?,
-    ];
-    let mut vectors = Array2::zeros((things.len(), embedder.dimensions()));
-    for (indices, found) in [&others, &queries].into_iter().zip(&found) {
-        indices.iter().zip(found.rows()).for_each(|(&i, row)| vectors.row_mut(i).assign(&row));
-    }
-    let vectors = normalized(vectors.view()).mapv(f64::from);
-    ensure!(
-        vectors.iter().all(|x| x.is_finite()),
-        "vectors of the {} model hold no numbers; its weights are damaged",
-        side.name()
-    );
-    Ok(vectors)
 }
 
 /// The figures behind the picture; `projection` has the baseline's rows before the fine-tuned model's.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use super::externals::{onnx_runtime, products, runtime};
+use super::externals::{computation, runtime};
 use super::{Context, External, Outcome, OutputPort, ParameterError, Port, Stage, StageKind, Surroundings, configure, schema};
 use crate::artifact::{Judgements, Kind};
 use crate::model::card::Card;
@@ -96,7 +96,7 @@ impl Stage for Train {
     }
 
     fn externals(&self, surroundings: &Surroundings) -> Result<Vec<External>> {
-        Ok(vec![onnx_runtime(surroundings, self.device)?, products(surroundings, self.precision, self.device)?])
+        computation(surroundings, self.precision, self.device)
     }
 
     fn run(&self, context: &Context) -> Result<Outcome> {

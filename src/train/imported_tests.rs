@@ -125,7 +125,8 @@ fn norm(data: &[f32]) -> f64 {
 
 fn embed(directory: &ModelDirectory, weights: &Weights) -> ndarray::Array2<f32> {
     let texts: Vec<String> = TEXTS.iter().map(|t| (*t).to_owned()).collect();
-    Embedder::with_weights(directory.clone(), weights, &downloads()).unwrap().encode(&texts, &Cancel::default(), &|_| ()).unwrap()
+    let embedder = Embedder::with_weights(directory.clone(), weights, Precision::Fp32, &downloads()).unwrap();
+    embedder.encode(&texts, &Cancel::default(), &|_| ()).unwrap()
 }
 
 #[test]

@@ -160,7 +160,7 @@ fn follow(name: &str, loss: &str) {
         }
     }
     let weights = step.weights(&initial).unwrap();
-    let embedder = Embedder::with_weights(directory, &weights, &downloads()).unwrap();
+    let embedder = Embedder::with_weights(directory, &weights, Precision::Fp32, &downloads()).unwrap();
     let found = embedder.encode(&case.probe_texts, &Cancel::default(), &|_| ()).unwrap();
     let expected = case.probe_embeddings_after.iter().flatten();
     let worst_probe = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -195,7 +195,7 @@ fn follow_on_devices(name: &str, loss: &str, mini_batch_tokens: usize, half: Opt
             optimizer.step(2e-5 * linear(number, 2, case.steps.len()), clip_factor(norm, 1.0)).unwrap();
         }
         let weights = step.weights(&initial).unwrap();
-        let embedder = Embedder::with_weights(directory.clone(), &weights, &runtime).unwrap();
+        let embedder = Embedder::with_weights(directory.clone(), &weights, Precision::Fp32, &runtime).unwrap();
         let found = embedder.encode(&case.probe_texts, &Cancel::default(), &|_| ()).unwrap();
         let expected = case.probe_embeddings_after.iter().flatten();
         let worst_probe = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);

@@ -56,6 +56,12 @@ impl PackedB {
         PackedB { tiles, rows, columns, precision }
     }
 
+    /// The same in memory of its own, no more than it needs and freed with it: to be kept for many products.
+    #[must_use]
+    pub fn kept(self) -> Self {
+        PackedB { tiles: self.tiles.apart(), ..self }
+    }
+
     /// Length of the sums, of each matrix.
     pub fn rows(&self) -> &[usize] {
         &self.rows

@@ -186,6 +186,44 @@ mod tests {
         assert_eq!(outputs[0], outputs[1]);
     }
 
+    /// A weight in the file is packed once, and what only the gradient needs is neither named nor computed.
+    #[test]
+    fn constant_weights_and_outputs_left_out_change_nothing() {
+        let numbers = |n: usize, seed: usize| (0..n).map(|i| ((i * 31 + seed) % 101) as f32 / 37.0 - 1.4).collect::<Vec<f32>>();
+        let (x, w, b) = (numbers(5 * 40, 1), numbers(40 * 40, 2), numbers(40, 3));
+        let data = [("w", [40, 40].as_slice(), &w), ("b", &[40], &b)];
+        let run = |is_constant: bool, is_read: bool| {
+            let g = Graph::with(Operators::Own { bf16: true });
+            let input = |name, shape| g.input(name, DataType::F32, shape);
+            let [x_in, w_in, b_in] = [input("x", shape!["n", 40]), input("w", shape![40, 40]), input("b", shape![40])];
+            let y = g.linear(x_in, w_in, Some(b_in));
+            let attended = g.attention(
+                [y, y, x_in],
+                g.integers(&[0, 2, 5]),
+                &Attention { heads: 2, scale: 0.3, window: None, bias: None, dropout: None },
+            );
+            g.output("y", g.add_layer_norm(attended, x_in, b_in, b_in, 1e-5));
+            if is_read {
+                let others = |node: &Node| node.outputs.iter().skip(1).copied().collect::<Vec<_>>();
+                let others: Vec<Value> = g.nodes().iter().flat_map(others).collect();
+                assert_eq!(others.len(), 4);
+                others.into_iter().for_each(|value| g.output(&format!("{value:?}"), value));
+            }
+            let constant = |name: &str| data.iter().find(|(n, ..)| is_constant && *n == name).map(|(_, _, data)| data.as_slice());
+            let given = data.iter().filter(|_| !is_constant).map(|(name, shape, data)| Input::floats(name, shape, data));
+            let inputs: Vec<Input> = given.chain([Input::floats("x", &[5, 40], &x)]).collect();
+            let mut session = Session::from_model(&g.to_model_with(constant).unwrap(), &downloads()).unwrap();
+            let outputs = session.run(&inputs).unwrap();
+            assert_eq!(outputs, session.run(&inputs).unwrap());
+            (outputs.len(), outputs[0].clone())
+        };
+        let (count, expected) = run(false, true);
+        assert_eq!(count, 5);
+        for is_constant in [false, true] {
+            assert_eq!(run(is_constant, false), (1, expected.clone()));
+        }
+    }
+
     #[test]
     fn the_gradient_of_dropout_leaves_out_the_same_elements() {
         let g = Graph::with(Operators::Own { bf16: false });

@@ -4,15 +4,17 @@ use ort::operator::{BoxedKernel, ComputeContext, KernelContext};
 use retune_kernels::attention::{self, Attention, Bias, Gradients, Inputs};
 use retune_kernels::{Dropout, Precision};
 
-use super::tensors::{floats, input, integers, matrix, numbers, numbers_mut, output, wrong};
+use super::tensors::{floats, input, integers, matrix, numbers, numbers_mut, optional_output, or_scratch, output, wrong};
 use super::{Definition, Input, Output, Threads};
 
-/// Queries, keys, values, starts, seed and perhaps the bias of distances; what was attended to, and the logarithm of the sum of exponentials.
+/// Queries, keys, values, starts, seed and perhaps the bias of distances; what was attended to and, for the gradient, the logarithm of the sum
+/// of exponentials.
 pub const FORWARD: Definition =
-    Definition { name: "Attention", inputs: &[Input::Any], outputs: &[Output::Floats; 2], kernel: forward };
+    Definition { name: "Attention", inputs: &[Input::Any], outputs: &[Output::Floats, Output::OptionalFloats], kernel: forward };
 
 /// [`FORWARD`] whose first output is in bf16.
-pub const FORWARD_BF16: Definition = Definition { name: "AttentionBf16", outputs: &[Output::Bf16, Output::Floats], ..FORWARD };
+pub const FORWARD_BF16: Definition =
+    Definition { name: "AttentionBf16", outputs: &[Output::Bf16, Output::OptionalFloats], ..FORWARD };
 
 /// The inputs of [`FORWARD`] but for the bias, its outputs, the gradient of the first, and the bias; the gradients of queries, keys,
 /// values and bias.
@@ -100,8 +102,10 @@ fn forward(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
         settings.check([query, key, value].map(|m| (m.rows(), m.columns())), &starts)?;
         let bias = bias.as_ref().map(floats).transpose()?;
         let attention = settings.attention(&starts, integers(&seed)?, bias.as_ref());
-        let (mut out, mut sums) = (output(context, 0, &[tokens, width])?, output(context, 1, &[settings.heads, tokens])?);
-        let sums = sums.try_extract_tensor_mut::<f32>()?.1;
+        let (mut out, mut sums) =
+            (output(context, 0, &[tokens, width])?, optional_output(context, 1, &[settings.heads, tokens])?);
+        let mut no_sums = Vec::new();
+        let sums = or_scratch(&mut sums, &mut no_sums, settings.heads * tokens)?;
         attention::forward(&Threads(context), &attention, &Inputs { query, key, value }, numbers_mut(&mut out)?, sums);
         Ok(())
     }))

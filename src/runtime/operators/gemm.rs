@@ -1,10 +1,10 @@
 //! Matrix products of factors that are rounded to bfloat16, or that are there in bfloat16, and what follows them.
 
 use ort::operator::{BoxedKernel, ComputeContext, KernelContext};
-use ort::value::ValueRef;
+use ort::value::{TensorValueType, ValueRef};
 use retune_kernels::Precision::Bf16;
 use retune_kernels::gemm::{PackedB, Then, gemm, multiply};
-use retune_kernels::{Activation, Matrix};
+use retune_kernels::{Activation, Matrix, NumbersMut, Serial};
 
 use super::tensors::{floats, input, matrix, numbers, numbers_mut, optional_output, output, write, wrong};
 use super::{Definition, Input, Output, Threads};
@@ -62,21 +62,37 @@ fn optional(context: &ComputeContext, index: usize) -> ort::Result<Option<ValueR
     if context.num_inputs()? > index { context.input(index) } else { Ok(None) }
 }
 
+/// The second factor, packed once if it is a constant of the graph: a weight that is not trained.
+fn constant(context: &KernelContext, is_transposed: bool) -> ort::Result<Option<PackedB>> {
+    let Ok(weight) = context.constant_input::<TensorValueType<f32>>(1) else { return Ok(None) };
+    Ok(Some(PackedB::pack(&Serial, Bf16, transposed(matrix(&weight.into_dyn())?, is_transposed)).kept()))
+}
+
+/// a·b, b being packed already if it is a constant.
+fn multiplied(context: &ComputeContext, a: Matrix, b: Matrix, packed: Option<&PackedB>, then: Then, c: NumbersMut) {
+    match packed {
+        Some(packed) => multiply(&Threads(context), &[a], packed, then, None, c),
+        None => gemm(&Threads(context), Bf16, a, b, then, c),
+    }
+}
+
 fn product(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
     let (trans_a, trans_b) = (flag(context, "transA"), flag(context, "transB"));
+    let packed = constant(context, trans_b)?;
     Ok(Box::new(move |context: &ComputeContext| {
         let (a, b, c) = (input(context, 0)?, input(context, 1)?, optional(context, 2)?);
         let (a, b) = (transposed(matrix(&a)?, trans_a), transposed(matrix(&b)?, trans_b));
         check(&a, &b)?;
         let then = bias(c.as_ref(), b.columns())?.map_or(Then::Store, Then::Bias);
         let mut y = output(context, 0, &[a.rows(), b.columns()])?;
-        gemm(&Threads(context), Bf16, a, b, then, numbers_mut(&mut y)?);
+        multiplied(context, a, b, packed.as_ref(), then, numbers_mut(&mut y)?);
         Ok(())
     }))
 }
 
 fn gelu(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
     let trans_b = flag(context, "transB");
+    let packed = constant(context, trans_b)?;
     Ok(Box::new(move |context: &ComputeContext| {
         let (a, b, c) = (input(context, 0)?, input(context, 1)?, optional(context, 2)?);
         let (a, b) = (matrix(&a)?, transposed(matrix(&b)?, trans_b));
@@ -88,7 +104,7 @@ fn gelu(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
             activation: Activation::Gelu,
             slope: slope.as_mut().map(numbers_mut).transpose()?,
         };
-        gemm(&Threads(context), Bf16, a, b, then, numbers_mut(&mut y)?);
+        multiplied(context, a, b, packed.as_ref(), then, numbers_mut(&mut y)?);
         Ok(())
     }))
 }

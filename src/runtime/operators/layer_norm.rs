@@ -3,14 +3,15 @@
 use ort::operator::{BoxedKernel, ComputeContext, KernelContext};
 use retune_kernels::norm::{self, Gradients, Inputs, LayerNorm, Outputs};
 
-use super::tensors::{bf16, floats, input, optional_output, output, wrong};
+use super::tensors::{bf16, floats, input, optional_output, or_scratch, output, wrong};
 use super::{Definition, Input, Output, Threads};
 
-/// Two summands, scale and bias; what comes out, the sum, its means and the inverses of its standard deviations, and what comes out in bf16.
+/// Two summands, scale and bias; what comes out, for the gradient the sum, its means and the inverses of its standard deviations, and for
+/// products what comes out in bf16.
 pub const ADD: Definition = Definition {
     name: "AddLayerNormalization",
     inputs: &[Input::Floats, Input::Floats, Input::Floats, Input::Floats],
-    outputs: &[Output::Floats, Output::Floats, Output::Floats, Output::Floats, Output::OptionalBf16],
+    outputs: &[Output::Floats, Output::OptionalFloats, Output::OptionalFloats, Output::OptionalFloats, Output::OptionalBf16],
     kernel: add,
 };
 
@@ -38,15 +39,16 @@ fn add(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
         if a.len() != b.len() || bias.len() != weight.len() {
             return Err(wrong("summands, scale and bias do not fit each other"));
         }
-        let (mut y, mut sum) = (output(context, 0, &shape)?, output(context, 1, &shape)?);
-        let (mut mean, mut inverse) = (output(context, 2, &[count, 1])?, output(context, 3, &[count, 1])?);
+        let (mut y, mut sum) = (output(context, 0, &shape)?, optional_output(context, 1, &shape)?);
+        let (mut mean, mut inverse) = (optional_output(context, 2, &[count, 1])?, optional_output(context, 3, &[count, 1])?);
+        let (mut no_mean, mut no_inverse) = (Vec::new(), Vec::new());
         let mut low = optional_output(context, 4, &shape)?;
         let outputs = Outputs {
             y: y.try_extract_tensor_mut::<f32>()?.1,
             low: low.as_mut().map(bf16).transpose()?,
-            sum: Some(sum.try_extract_tensor_mut::<f32>()?.1),
-            mean: mean.try_extract_tensor_mut::<f32>()?.1,
-            inverse: inverse.try_extract_tensor_mut::<f32>()?.1,
+            sum: sum.as_mut().map(|sum| Ok::<_, ort::Error>(sum.try_extract_tensor_mut::<f32>()?.1)).transpose()?,
+            mean: or_scratch(&mut mean, &mut no_mean, count)?,
+            inverse: or_scratch(&mut inverse, &mut no_inverse, count)?,
         };
         norm::forward(&Threads(context), &LayerNorm { weight, bias: Some(bias), epsilon }, a, Some(b), outputs);
         Ok(())

@@ -60,6 +60,8 @@ enum Input {
 enum Output {
     Floats,
     Bf16,
+    /// Only where something reads it, as the next.
+    OptionalFloats,
     OptionalBf16,
 }
 
@@ -86,6 +88,7 @@ impl Operator for Definition {
         self.outputs.iter().map(|output| match output {
             Output::Floats => OperatorOutput::required(TensorElementType::Float32),
             Output::Bf16 => OperatorOutput::required(TensorElementType::Bfloat16),
+            Output::OptionalFloats => OperatorOutput::optional(TensorElementType::Float32),
             Output::OptionalBf16 => OperatorOutput::optional(TensorElementType::Bfloat16),
         })
     }

@@ -53,7 +53,7 @@ pub fn write(context: &ComputeContext, index: usize, shape: &[usize], fill: impl
 
 /// Output `index`, allocated.
 pub fn output<'c>(context: &'c ComputeContext, index: usize, shape: &[usize]) -> ort::Result<ValueRefMut<'c>> {
-    context.output(index, shape.to_vec())?.ok_or_else(|| wrong(format!("output {index} is missing")))
+    optional_output(context, index, shape)?.ok_or_else(|| wrong(format!("output {index} is missing")))
 }
 
 /// Output `index`, allocated, if the node has it.
@@ -72,4 +72,19 @@ pub fn numbers_mut<'v>(value: &'v mut ValueRefMut<'_>) -> ort::Result<NumbersMut
 /// The elements of an output of bf16 numbers, to be written.
 pub fn bf16<'v>(value: &'v mut ValueRefMut<'_>) -> ort::Result<&'v mut [u16]> {
     Ok(value.try_extract_tensor_mut::<half::bf16>()?.1.reinterpret_cast_mut())
+}
+
+/// The elements of an output of floats or, where nothing reads it, `len` numbers for the kernel to write to.
+pub fn or_scratch<'v>(
+    output: &'v mut Option<ValueRefMut<'_>>,
+    scratch: &'v mut Vec<f32>,
+    len: usize,
+) -> ort::Result<&'v mut [f32]> {
+    match output {
+        Some(value) => Ok(value.try_extract_tensor_mut::<f32>()?.1),
+        None => {
+            scratch.resize(len, 0.0);
+            Ok(scratch)
+        }
+    }
 }

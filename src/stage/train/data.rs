@@ -10,6 +10,7 @@ use crate::model::directory::ModelDirectory;
 use crate::model::embedder::Embedder;
 use crate::model::tokenizer::Tokenizer;
 use crate::runtime::Runtime;
+use crate::runtime::precision::Precision;
 use crate::stage::Context;
 use crate::train::Loss;
 use crate::train::data::{Data, DataSet, Sampling};
@@ -54,7 +55,7 @@ pub fn prepare(sets: &[DataSet], train: &Train, model: &ModelDirectory, runtime:
 
 /// Embeds every text with the model at the input `guide`.
 fn guide(data: &mut Data, runtime: &Runtime, context: &Context) -> Result<()> {
-    let embedder = Embedder::open(context.input("guide")?, runtime)?;
+    let embedder = Embedder::open(context.input("guide")?, Precision::Fp32, runtime)?;
     let (texts, prompts) = (data.texts(), embedder.prompts());
     let apart = prompts.query() != prompts.document();
     let total = texts.len() * if apart { 2 } else { 1 };

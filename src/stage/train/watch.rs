@@ -13,6 +13,7 @@ use crate::model::embedder::Embedder;
 use crate::model::weights::Weights;
 use crate::retrieval::search::encode;
 use crate::runtime::Runtime;
+use crate::runtime::precision::Precision;
 use crate::stage::Context;
 use crate::train::progress::Progress;
 use crate::train::trainer::{Observer, StepReport};
@@ -99,7 +100,7 @@ fn measure(
     metric: &Measure,
     runtime: &Runtime,
 ) -> Result<BTreeMap<String, f64>> {
-    let embedder = Embedder::with_weights(directory.clone(), weights, runtime)?;
+    let embedder = Embedder::with_weights(directory.clone(), weights, Precision::Fp32, runtime)?;
     let queries: Vec<String> = judgements.queries.iter().map(|q| q.text.clone()).collect();
     let (queries, passages) = encode(&embedder, &judgements.corpus, &queries, context.cancel, &|_| ())?;
     let settings = evaluation::Settings::during_training(metric);
