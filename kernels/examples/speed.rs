@@ -3,12 +3,12 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use retune_kernels::activation;
 use retune_kernels::adamw::{Factors, squares, update};
 use retune_kernels::attention::{Attention, Gradients, Inputs, backward, forward};
+use retune_kernels::gelu;
 use retune_kernels::gemm::{PackedB, Then, gemm, multiply};
 use retune_kernels::norm::{self, LayerNorm};
-use retune_kernels::{Activation, Dropout, Isa, Matrix, Pool, Precision, Threads, dropout};
+use retune_kernels::{Dropout, Isa, Matrix, Pool, Precision, Threads, dropout};
 
 const TOKENS: usize = 4_084;
 const HIDDEN: usize = 384;
@@ -109,12 +109,9 @@ fn passes(pool: &dyn Pool) {
         println!("{name:40} {:8.2} ms {:8.1} GB/s", seconds * 1e3, numbers as f64 * 4e-9 / seconds);
     };
     let size = x.len();
-    for activation in [Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
-        let seconds = time(pool, || activation::forward(pool, activation, &x, &mut y));
-        line(&format!("{activation:?} [4084,1536]"), 2 * size, seconds);
-        let seconds = time(pool, || activation::backward(pool, activation, &x, &dy, &mut y));
-        line("  its gradient", 3 * size, seconds);
-    }
+    line("GELU [4084,1536]", 2 * size, time(pool, || gelu::forward(pool, &x, &mut y)));
+    line("  its gradient", 3 * size, time(pool, || gelu::backward(pool, &x, &dy, &mut y)));
+
     let size = TOKENS * HIDDEN;
     let (x, dy, y) = (&x[..size], &dy[..size], &mut y[..size]);
     let (weight, bias) = (values(HIDDEN), values(HIDDEN));

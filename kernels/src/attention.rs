@@ -350,14 +350,5 @@ versions! {
     }
 }
 
-/// A block of 32 × 32 whose rows become columns.
-fn flip(isa: Isa, block: &[Tile<f32>; 4]) -> [Tile<f32>; 4] {
-    let mut out = [Tile([0.0; 256]); 4];
-    for (i, to) in [0, 2, 1, 3].into_iter().zip(&mut out) {
-        transpose(isa, &block[i], to);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests;

@@ -226,3 +226,12 @@ pub fn transpose<T: Kept>(isa: Isa, tile: &Tile<T>, out: &mut Tile<T>) {
         }
     }
 }
+
+/// A block of 32 × 32 whose rows become columns.
+pub fn transpose_block(isa: Isa, block: &[Tile<f32>; 4]) -> [Tile<f32>; 4] {
+    let mut out = [Tile([0.0; 256]); 4];
+    for (i, to) in [0, 2, 1, 3].into_iter().zip(&mut out) {
+        transpose(isa, &block[i], to);
+    }
+    out
+}

@@ -1,13 +1,13 @@
 use std::f32::consts::LOG2_E;
 
-use super::{Attention, Form, Inputs, Masks, Operand, Packed, SIDE, Scores, Target, Task, flip};
+use super::{Attention, Form, Inputs, Masks, Operand, Packed, SIDE, Scores, Target, Task};
 use crate::isa::versions;
 use crate::math::exp2;
 use crate::matrix::{Matrix, NumberParts, Numbers, NumbersMut};
 use crate::micro::Multiplier;
 use crate::pool::{Buffer, Parts, blocks};
 use crate::simd::Vector;
-use crate::tile::{Order, Tile, store_rows};
+use crate::tile::{Order, Tile, store_rows, transpose_block};
 use crate::{Isa, Pool, Precision};
 
 /// Where gradients go.
@@ -195,7 +195,7 @@ impl Backward<'_> {
         }
         for (i, block) in sums.as_chunks::<4>().0.iter().enumerate() {
             // SAFETY: as above.
-            unsafe { self.targets[0].write(isa, task, width, i % panels, i / panels, &flip(isa, block), &scale) };
+            unsafe { self.targets[0].write(isa, task, width, i % panels, i / panels, &transpose_block(isa, block), &scale) };
         }
         if let Some(span) = self.attention.bias.map(|b| b.span).filter(|_| !bias.is_empty()) {
             let (padded, reach) = (task.len.next_multiple_of(SIDE), task.len - 1);

@@ -1,13 +1,13 @@
 use std::f32::consts::LN_2;
 
-use super::{Attention, Form, Inputs, Masks, Operand, Packed, SIDE, Scores, Target, Task, UNSEEN, flip};
+use super::{Attention, Form, Inputs, Masks, Operand, Packed, SIDE, Scores, Target, Task, UNSEEN};
 use crate::isa::versions;
 use crate::math::exp2;
 use crate::matrix::{NumberParts, NumbersMut};
 use crate::micro::Multiplier;
 use crate::pool::{Buffer, Parts};
 use crate::simd::Vector;
-use crate::tile::{Order, Tile, store_rows};
+use crate::tile::{Order, Tile, store_rows, transpose_block};
 use crate::{Isa, Pool, Precision};
 
 /// Writes the output `[tokens, heads · width]` and, for the backward pass, the logarithms of the sums of exponentials of scores `[heads, tokens]`.
@@ -75,7 +75,7 @@ impl Forward<'_> {
             for column in 0..width.div_ceil(SIDE) {
                 multiplier.multiply(&values_t.panel(column)[steps.clone()], probabilities, &mut results, false);
                 // SAFETY: tasks are of different texts or heads.
-                unsafe { self.target.write(isa, task, width, panel, column, &flip(isa, &results), &factors) };
+                unsafe { self.target.write(isa, task, width, panel, column, &transpose_block(isa, &results), &factors) };
             }
         }
     }

@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use super::SIDE;
 use crate::Isa;
-use crate::activation::Activation;
+use crate::gelu::gelu;
 use crate::isa::versions;
 use crate::matrix::{NumberParts, Numbers, NumbersMut};
-use crate::tile::Tile;
+use crate::tile::{Tile, transpose_block};
 
 /// What becomes of the product P `[m, n]`.
 pub enum Then<'a> {
@@ -17,10 +17,12 @@ pub enum Then<'a> {
     Bias(&'a [f32]),
     /// C = P + summand, `[m, n]`.
     Add(&'a [f32]),
-    /// C = activation(P + bias); its derivative at P + bias goes into `slope` `[m, n]`, for the gradient.
-    Activate { bias: Option<&'a [f32]>, activation: Activation, slope: Option<NumbersMut<'a>> },
-    /// C = P · factors, `[m, n]`: the gradient of what an activation was applied to, from that of what followed and the derivative.
+    /// C = gelu(P + bias); its derivative at P + bias goes into `slope` `[m, n]`, for the gradient.
+    Gelu { bias: Option<&'a [f32]>, slope: Option<NumbersMut<'a>> },
+    /// C = P · factors, `[m, n]`: the gradient of what GELU was applied to, from that of what followed and the derivative.
     Scale(Numbers<'a>),
+    /// C `[n, m]` = P'
+    Transpose,
 }
 
 /// [`Then`], ready to be shared by tasks.
@@ -32,8 +34,9 @@ pub(super) struct Epilogue<'a> {
 }
 
 enum Last<'a> {
-    Activate(Activation, Option<NumberParts<'a>>),
+    Gelu(Option<NumberParts<'a>>),
     Scale(Numbers<'a>),
+    Transpose,
 }
 
 impl<'a> Epilogue<'a> {
@@ -46,10 +49,11 @@ impl<'a> Epilogue<'a> {
                 assert_eq!(all.len(), m * n, "the size of what is added");
                 summand = Some(all);
             }
-            Then::Activate { bias: all, activation, slope } => {
+            Then::Gelu { bias: all, slope } => {
                 assert!(slope.as_ref().is_none_or(|slope| slope.len() == m * n), "the size of the derivative");
-                (bias, last) = (all, Some(Last::Activate(activation, slope.map(NumberParts::new))));
+                (bias, last) = (all, Some(Last::Gelu(slope.map(NumberParts::new))));
             }
+            Then::Transpose => last = Some(Last::Transpose),
             Then::Scale(factors) => {
                 assert_eq!(factors.len(), m * n, "the size of the factors");
                 last = Some(Last::Scale(factors));
@@ -68,7 +72,7 @@ impl<'a> Epilogue<'a> {
 
     /// Whether there is a slope to write.
     pub fn has_slope(&self) -> bool {
-        matches!(self.last, Some(Last::Activate(_, Some(_))))
+        matches!(self.last, Some(Last::Gelu(Some(_))))
     }
 }
 
@@ -93,14 +97,21 @@ impl Place {
     }
 }
 
-/// Writes the results of at most 32 rows and of some columns, which are the caller's alone, to `c`, whose rows have `n` numbers. `sums` has four
-/// tiles for each 32 columns, and `slopes` as many if there is a slope to write.
+/// The product that results are of.
+#[derive(Clone, Copy)]
+pub(super) struct Size {
+    pub m: usize,
+    pub n: usize,
+}
+
+/// Writes the results of at most 32 rows and of some columns, which are the caller's alone, to `c`. `sums` has four tiles for each 32 columns, and
+/// `slopes` as many if there is a slope to write.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn finish(
     isa: Isa,
     epilogue: &Epilogue,
     c: &NumberParts,
-    n: usize,
+    Size { m, n }: Size,
     rows: Range<usize>,
     columns: Range<usize>,
     sums: &mut [Tile<f32>],
@@ -118,19 +129,26 @@ pub(super) fn finish(
         match &epilogue.last {
             None => {}
             Some(Last::Scale(factors)) => scale(isa, *factors, place, sums),
-            Some(Last::Activate(activation, None)) => activate(isa, *activation, sums),
-            Some(Last::Activate(activation, Some(_))) => {
+            Some(Last::Gelu(None)) => activate(isa, sums),
+            Some(Last::Gelu(Some(_))) => {
                 let Some(slopes) = slopes_left.next() else { break };
-                activate_and_derive(isa, *activation, sums, slopes);
+                activate_and_derive(isa, sums, slopes);
+            }
+            Some(Last::Transpose) => {
+                let block = transpose_block(isa, sums);
+                // SAFETY: tasks have blocks of their own.
+                unsafe { c.write(isa, m, column..column + place.columns, rows.clone(), &block) };
             }
         }
     }
-    // SAFETY: tasks have blocks of their own.
+    // SAFETY: as above.
     unsafe {
-        c.write(isa, n, rows.clone(), columns.clone(), sums);
-        if let Some(Last::Activate(_, Some(slope))) = &epilogue.last {
-            slope.write(isa, n, rows, columns, slopes);
+        match &epilogue.last {
+            Some(Last::Transpose) => return,
+            Some(Last::Gelu(Some(slope))) => slope.write(isa, n, rows.clone(), columns.clone(), slopes),
+            _ => {}
         }
+        c.write(isa, n, rows, columns, sums);
     }
 }
 
@@ -169,18 +187,20 @@ versions! {
 }
 
 versions! {
-    fn activate<V>(activation: Activation, sums: &mut [Tile<f32>; 4]) {
-        for row in sums.iter_mut().flat_map(|tile| tile.0.as_chunks_mut::<16>().0) {
-            activation.apply(V::load(row)).0.store(row);
+    fn activate<V>(sums: &mut [Tile<f32>; 4]) {
+        for tile in sums {
+            for row in tile.0.as_chunks_mut::<16>().0 {
+                gelu(V::load(row)).0.store(row);
+            }
         }
     }
 }
 
 versions! {
-    fn activate_and_derive<V>(activation: Activation, sums: &mut [Tile<f32>; 4], slopes: &mut [Tile<f32>; 4]) {
+    fn activate_and_derive<V>(sums: &mut [Tile<f32>; 4], slopes: &mut [Tile<f32>; 4]) {
         for (sums, slopes) in sums.iter_mut().zip(slopes) {
             for (sum, slope) in sums.0.as_chunks_mut::<16>().0.iter_mut().zip(slopes.0.as_chunks_mut::<16>().0) {
-                let (value, derivative) = activation.apply(V::load(sum));
+                let (value, derivative) = gelu(V::load(sum));
                 value.store(sum);
                 derivative.store(slope);
             }

@@ -7,14 +7,14 @@ mod packed;
 use std::ops::Range;
 
 pub use epilogue::Then;
-use epilogue::{Epilogue, finish};
+use epilogue::{Epilogue, Size, finish};
 pub use packed::PackedB;
 pub(crate) use packed::pack_panel;
 
 use crate::isa::versions;
 use crate::matrix::{Matrix, NumberParts, Numbers, NumbersMut, fence};
 use crate::micro::Multiplier;
-use crate::pool::{Buffer, Parts};
+use crate::pool::{Buffer, Parts, blocks};
 use crate::tile::{Order, Tile};
 use crate::{Isa, Pool, Precision};
 
@@ -66,6 +66,29 @@ pub fn multiply<'c>(
     };
     pool.run(grid.tasks(m, n), &|task| product.block(task));
 }
+
+/// The gradients of a linear layer's weight `[out, in]` and bias `[out]`, from `dy` `[tokens, out]` and `x` `[tokens, in]`: dyᵀ·x and the sums of dy's
+/// columns.
+///
+/// # Panics
+/// The shapes do not fit each other.
+pub fn weight_gradient(pool: &dyn Pool, precision: Precision, dy: Matrix, x: Matrix, weight: &mut [f32], bias: &mut [f32]) {
+    // The wider one goes through the caches once, while the other is packed as a whole before.
+    if dy.columns >= x.columns {
+        return multiply(pool, &[dy.t()], &PackedB::pack(pool, precision, x), Then::Store, Some(bias), weight);
+    }
+    multiply(pool, &[x.t()], &PackedB::pack(pool, precision, dy), Then::Transpose, None, weight);
+    let isa = pool.isa();
+    let rows = bias.len();
+    assert_eq!(rows, dy.columns, "the sums of columns");
+    blocks(pool, bias, LINES, |i, sums| {
+        sums.fill(0.0);
+        add_lines(isa, dy.t(), i * LINES..rows.min((i + 1) * LINES), 0..dy.rows, sums);
+    });
+}
+
+/// Columns that are summed up together.
+const LINES: usize = 64;
 
 /// Steps along the sum that are taken without a stop.
 struct Chunk {
@@ -185,7 +208,7 @@ impl Product<'_> {
                         multiplier.multiply(left, right(column), sums, !is_first);
                     }
                     if is_last {
-                        finish(self.isa, &self.epilogue, &self.c, n, rows.clone(), columns, results, &mut slopes);
+                        finish(self.isa, &self.epilogue, &self.c, Size { m, n }, rows.clone(), columns, results, &mut slopes);
                     }
                 }
             }
@@ -272,9 +295,9 @@ versions! {
     /// Adds columns of a transposed matrix, which are rows in memory, to `sums`.
     fn add_lines<V>(a: Matrix, rows: Range<usize>, columns: Range<usize>, sums: &mut [f32]) {
         // Blocks that stay in registers over all columns.
-        for (i, sums) in sums.chunks_mut(64).enumerate() {
-            let (start, len) = (rows.start + i * 64, sums.len());
-            let mut block = [V::zero(); 4];
+        for (i, sums) in sums.chunks_mut(LINES).enumerate() {
+            let (start, len) = (rows.start + i * LINES, sums.len());
+            let mut block = [V::zero(); LINES / 16];
             for at in columns.clone() {
                 let line = a.data.part(at * a.stride + start..at * a.stride + start + len);
                 for (sum, from) in block.iter_mut().zip((0..len).step_by(16)) {

@@ -1,5 +1,4 @@
 use super::*;
-use crate::activation::Activation;
 use crate::testing::{Random, all_isas, assert_close};
 use crate::{Serial, Threads};
 
@@ -106,7 +105,7 @@ fn what_follows_the_product() {
             let expected: Vec<f64> = biased.iter().map(|&x| crate::testing::gelu(f64::from(x))).collect();
             assert_close(&after, &expected, 1e-5, "GELU");
             let mut expected = vec![0.0; m * n];
-            crate::activation::backward(&pool, Activation::Gelu, &biased, &vec![1.0; m * n], &mut expected);
+            crate::gelu::backward(&pool, &biased, &vec![1.0; m * n], &mut expected);
             assert_eq!(slopes, expected);
 
             let (mut scaled, mut expected) = (vec![0.0; m * n], plain.clone());
@@ -127,7 +126,7 @@ fn what_follows_the_product() {
 }
 
 fn gelu<'a>(bias: &'a [f32], slope: impl Into<NumbersMut<'a>>) -> Then<'a> {
-    Then::Activate { bias: Some(bias), activation: Activation::Gelu, slope: Some(slope.into()) }
+    Then::Gelu { bias: Some(bias), slope: Some(slope.into()) }
 }
 
 /// Rounded to bf16.
@@ -194,6 +193,25 @@ fn sums_of_rows_come_along() {
             let at = |i: usize, l: usize| f64::from(if transposed { a[l * m + i] } else { a[i * k + l] });
             let expected: Vec<f64> = (0..m).map(|i| (0..k).map(|l| at(i, l)).sum()).collect();
             assert_close(&sums, &expected, 2e-4, "sums");
+        }
+    }
+}
+
+/// Whichever of both is the wider one.
+#[test]
+fn gradients_of_a_linear_layer() {
+    let mut random = Random(8);
+    for (tokens, to, from) in [(300, 130, 70), (300, 70, 130), (33, 5, 200), (0, 3, 4)] {
+        let (dy, x) = (random.normals(tokens * to), random.normals(tokens * from));
+        let expected = naive(&rounded(Precision::Bf16, &dy), &rounded(Precision::Bf16, &x), [to, tokens, from], [true, false]);
+        let sums: Vec<f64> = (0..to).map(|i| dy.iter().skip(i).step_by(to).map(|&x| f64::from(x)).sum()).collect();
+        for isa in all_isas() {
+            let pool = Threads { threads: 2, isa };
+            let (mut weight, mut bias) = (vec![f32::NAN; to * from], vec![f32::NAN; to]);
+            let (dy, x) = (Matrix::new(&dy, tokens, to), Matrix::new(&x, tokens, from));
+            weight_gradient(&pool, Precision::Bf16, dy, x, &mut weight, &mut bias);
+            assert_close(&weight, &expected, 2e-4, &format!("weight, {isa}"));
+            assert_close(&bias, &sums, 1e-4, &format!("bias, {isa}"));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! GELU and its gradient.
 
 use ort::operator::{BoxedKernel, ComputeContext, KernelContext};
-use retune_kernels::activation::{self, Activation};
+use retune_kernels::gelu;
 
 use super::tensors::{floats, input, write, wrong};
 use super::{Definition, Input, Output, Threads};
@@ -18,7 +18,7 @@ fn forward(_: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
     Ok(Box::new(|context: &ComputeContext| {
         let x = input(context, 0)?;
         let (shape, x) = floats(&x)?;
-        write(context, 0, &shape, |y| activation::forward(&Threads(context), Activation::Gelu, x, y))
+        write(context, 0, &shape, |y| gelu::forward(&Threads(context), x, y))
     }))
 }
 
@@ -29,6 +29,6 @@ fn backward(_: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
         if x.len() != dy.len() {
             return Err(wrong(format!("{} gradients for {} elements", dy.len(), x.len())));
         }
-        write(context, 0, &shape, |dx| activation::backward(&Threads(context), Activation::Gelu, x, dy, dx))
+        write(context, 0, &shape, |dx| gelu::backward(&Threads(context), x, dy, dx))
     }))
 }

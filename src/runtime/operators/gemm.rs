@@ -3,8 +3,8 @@
 use ort::operator::{BoxedKernel, ComputeContext, KernelContext};
 use ort::value::{TensorValueType, ValueRef};
 use retune_kernels::Precision::Bf16;
-use retune_kernels::gemm::{PackedB, Then, gemm, multiply};
-use retune_kernels::{Activation, Matrix, NumbersMut, Serial};
+use retune_kernels::gemm::{self, PackedB, Then, gemm, multiply};
+use retune_kernels::{Matrix, NumbersMut, Serial};
 
 use super::tensors::{floats, input, matrix, numbers, numbers_mut, optional_output, output, write, wrong};
 use super::{Definition, Input, Output, Threads};
@@ -99,11 +99,7 @@ fn gelu(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
         check(&a, &b)?;
         let shape = [a.rows(), b.columns()];
         let (mut y, mut slope) = (output(context, 0, &shape)?, optional_output(context, 1, &shape)?);
-        let then = Then::Activate {
-            bias: bias(c.as_ref(), b.columns())?,
-            activation: Activation::Gelu,
-            slope: slope.as_mut().map(numbers_mut).transpose()?,
-        };
+        let then = Then::Gelu { bias: bias(c.as_ref(), b.columns())?, slope: slope.as_mut().map(numbers_mut).transpose()? };
         multiplied(context, a, b, packed.as_ref(), then, numbers_mut(&mut y)?);
         Ok(())
     }))
@@ -155,12 +151,10 @@ fn sum(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
 fn weight_gradient(_: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
     Ok(Box::new(|context: &ComputeContext| {
         let (dy, x) = (input(context, 0)?, input(context, 1)?);
-        let (dy, x) = (matrix(&dy)?.t(), matrix(&x)?);
-        check(&dy, &x)?;
-        let mut sums = output(context, 1, &[dy.rows()])?;
+        let (dy, x) = (matrix(&dy)?, matrix(&x)?);
+        check(&dy.t(), &x)?;
+        let mut sums = output(context, 1, &[dy.columns()])?;
         let sums = sums.try_extract_tensor_mut::<f32>()?.1;
-        let pool = Threads(context);
-        let right = PackedB::pack(&pool, Bf16, x);
-        write(context, 0, &[dy.rows(), x.columns()], |dw| multiply(&pool, &[dy], &right, Then::Store, Some(sums), dw))
+        write(context, 0, &[dy.columns(), x.columns()], |dw| gemm::weight_gradient(&Threads(context), Bf16, dy, x, dw, sums))
     }))
 }
