@@ -25,7 +25,7 @@ use watch::Watch;
 
 pub const KIND: StageKind = StageKind {
     name: "train",
-    version: 2,
+    version: 3,
     summary: "fine-tunes an embedding model",
     inputs: &[
         Port { name: "model", kind: Kind::Model, required: true, many: false, doc: "the model to start from" },
