@@ -194,11 +194,11 @@ impl Compare {
         };
         let tests: usize = comparisons.runs.iter().map(|run| run.measures.len()).sum();
         format!(
-            "{measure}: of {} runs `{}` is best; difference to the baseline {:+.4}, p = {:.4} (Holm's correction over {tests} tests)",
+            "{measure}: of {} runs `{}` is best; difference to the baseline {:+.4}, {} (Holm's correction over {tests} tests)",
             comparisons.runs.len(),
             run.name,
             row.difference,
-            row.significance.p_holm
+            chance(row.significance.p_holm)
         )
     }
 
@@ -222,11 +222,19 @@ impl Compare {
         comparison.measures.get(measure.as_str()).map_or_else(String::new, |row| {
             let Significance { queries, wins, ties, losses, p, interval, .. } = &row.significance;
             format!(
-                "{measure}: {wins} of {queries} queries better, {losses} worse, {ties} the same; difference {:+.4}, 95% interval {:+.4} … {:+.4}, p = {p:.4}",
-                row.difference, interval[0], interval[1]
+                "{measure}: {wins} of {queries} queries better, {losses} worse, {ties} the same; difference {:+.4}, 95% interval {:+.4} … {:+.4}, {}",
+                row.difference,
+                interval[0],
+                interval[1],
+                chance(*p)
             )
         })
     }
+}
+
+/// A p value with four digits, which never says that there is no chance at all.
+fn chance(p: f64) -> String {
+    if p < 1e-4 { "p < 0.0001".to_owned() } else { format!("p = {p:.4}") }
 }
 
 /// The measures of `tuned` beside those of the baseline; p values are not corrected.
@@ -321,6 +329,14 @@ fn improvement(row: &Row) -> String {
 mod tests {
     use super::*;
     use crate::stage::testing::Bench;
+
+    #[test]
+    fn no_chance_is_none_at_all() {
+        assert_eq!(
+            [0.0, 9e-5, 1e-4, 0.046, 1.0].map(chance),
+            ["p < 0.0001", "p < 0.0001", "p = 0.0001", "p = 0.0460", "p = 1.0000"]
+        );
+    }
 
     fn metrics(values: &[(&str, f64)]) -> Metrics {
         let per_query: BTreeMap<String, BTreeMap<String, f64>> =

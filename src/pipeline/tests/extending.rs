@@ -82,6 +82,7 @@ stages:
           map_at: [100]
           mrr_at: [10]
           ndcg_at: [3]
+          precision: fp32
           precision_recall_at: [1, 3, 5, 10]
       triplets:
         uses: mine
@@ -92,6 +93,7 @@ stages:
           format: triplet
           negatives: 1
           negatives_from: random
+          precision: fp32
           range_max: 20
           range_min: 0
           scores: false
