@@ -398,6 +398,6 @@ fn a_batch_of_a_thousand_pairs_needs_the_memory_of_a_part() {
         peaks.push(peak());
         println!("{rows} pairs, {} tokens: {} MiB, {:.1} s", run.tokens, peaks[peaks.len() - 1], started.elapsed().as_secs_f64());
     }
-    // Embeddings and similarities of 1,024 pairs are some 30 MiB.
-    assert!(peaks[4] < peaks[1] + 150, "{peaks:?}");
+    // Of 256 pairs enough parts have run for the arena to have held the largest. Embeddings and similarities of 1,024 pairs are some 30 MiB.
+    assert!(peaks[4] < peaks[2] + 100, "{peaks:?}");
 }
