@@ -339,12 +339,7 @@ versions! {
                 let at = place + row * stride + from..place + row * stride + columns.min(from + 16);
                 let numbers = V::load(block[row / 16 * 2 + right].row(row % 16)).mul(V::splat(*factor));
                 // SAFETY: by the caller's word.
-                unsafe {
-                    match parts {
-                        NumberParts::Fp32(parts) => numbers.store_some(parts.part(at)),
-                        NumberParts::Bf16(parts, _) => numbers.store_some_bf16(parts.part(at)),
-                    }
-                }
+                unsafe { parts.store(at, numbers) };
             }
         }
     }

@@ -139,30 +139,42 @@ impl<'a> NumberParts<'a> {
         }
     }
 
+    /// Writes the numbers of `range`, at most 16.
+    ///
+    /// # Safety
+    /// No other task reads or writes them.
+    #[inline(always)]
+    pub unsafe fn store<V: Vector>(&self, range: Range<usize>, numbers: V) {
+        // SAFETY: by the caller's word.
+        unsafe {
+            match self {
+                NumberParts::Fp32(parts) => numbers.store_some(parts.part(range)),
+                NumberParts::Bf16(parts, _) => numbers.store_some_bf16(parts.part(range)),
+            }
+        }
+    }
+
     /// Writes at most 32 rows of some columns to a matrix whose rows have `n` numbers, row by row, as they lie in memory: `tiles` has four tiles for
     /// each 32 columns. [`fence`] must follow before another thread reads them.
     ///
     /// # Safety
     /// No other task reads or writes them.
     pub unsafe fn write(&self, isa: Isa, n: usize, rows: Range<usize>, columns: Range<usize>, tiles: &[Tile<f32>]) {
-        match self {
-            NumberParts::Fp32(parts) => write_fp32(isa, parts, n, rows, columns, tiles),
-            NumberParts::Bf16(parts, many) => {
-                #[cfg(target_arch = "x86_64")]
-                if isa.has_bf16() && columns.len().is_multiple_of(32) {
-                    for (i, row) in rows.enumerate() {
-                        // SAFETY: by the caller's word; an `Isa` exists only for what the processor has.
-                        unsafe {
-                            let line = parts.part(row * n + columns.start..row * n + columns.end);
-                            crate::avx512::write_bf16(tiles, i, line, *many);
-                        }
-                    }
-                    return;
+        #[cfg(target_arch = "x86_64")]
+        if let NumberParts::Bf16(parts, many) = self
+            && isa.has_bf16()
+            && columns.len().is_multiple_of(32)
+        {
+            for (i, row) in rows.enumerate() {
+                // SAFETY: by the caller's word; an `Isa` exists only for what the processor has.
+                unsafe {
+                    let line = parts.part(row * n + columns.start..row * n + columns.end);
+                    crate::avx512::write_bf16(tiles, i, line, *many);
                 }
-                let _ = many;
-                write_bf16(isa, parts, n, rows, columns, tiles);
             }
+            return;
         }
+        write_rows(isa, self, n, rows, columns, tiles);
     }
 }
 
@@ -174,25 +186,13 @@ fn row(tiles: &[Tile<f32>], i: usize, column: usize) -> &[f32; 16] {
 
 versions! {
     /// See [`NumberParts::write`], whose caller's word it relies on.
-    fn write_fp32<V>(parts: &Parts<f32>, n: usize, rows: Range<usize>, columns: Range<usize>, tiles: &[Tile<f32>]) {
+    fn write_rows<V>(parts: &NumberParts, n: usize, rows: Range<usize>, columns: Range<usize>, tiles: &[Tile<f32>]) {
         for (i, at) in rows.enumerate() {
-            // SAFETY: by the caller's word.
-            let line = unsafe { parts.part(at * n + columns.start..at * n + columns.end) };
-            for (number, line) in line.chunks_mut(16).enumerate() {
-                V::load(row(tiles, i, number * 16)).store_some(line);
-            }
-        }
-    }
-}
-
-versions! {
-    /// See [`NumberParts::write`], whose caller's word it relies on.
-    fn write_bf16<V>(parts: &Parts<u16>, n: usize, rows: Range<usize>, columns: Range<usize>, tiles: &[Tile<f32>]) {
-        for (i, at) in rows.enumerate() {
-            // SAFETY: by the caller's word.
-            let line = unsafe { parts.part(at * n + columns.start..at * n + columns.end) };
-            for (number, line) in line.chunks_mut(16).enumerate() {
-                V::load(row(tiles, i, number * 16)).store_some_bf16(line);
+            for from in (0..columns.len()).step_by(16) {
+                let start = at * n + columns.start + from;
+                let numbers = V::load(row(tiles, i, from));
+                // SAFETY: by the caller's word.
+                unsafe { parts.store(start..start + 16.min(columns.len() - from), numbers) };
             }
         }
     }

@@ -115,32 +115,26 @@ fn pack_full(isa: Isa, precision: Precision, order: Order, source: Source, tile:
         use crate::avx512;
         // Lines of words as they come from memory are transposed when the tile wants the other order.
         let (stride, transposed) = (source.stride, source.along == (order == Order::Left));
-        let packed = match (data, precision, source.along) {
-            // SAFETY of all: an `Isa` exists only for what the processor has; `data` holds `rows` rows of `width`, `stride` apart.
-            (Numbers::Fp32(data), Precision::Fp32, _) if isa.has_avx512() => unsafe {
-                avx512::pack_words(data, stride, transposed, tile);
-                true
-            },
-            (Numbers::Fp32(data), Precision::Bf16, true) if isa.has_bf16() => unsafe {
-                avx512::pack_pairs_along(data, stride, transposed, tile);
-                true
-            },
-            (Numbers::Fp32(data), Precision::Bf16, false) if isa.has_bf16() => unsafe {
-                avx512::pack_pairs(data, stride, transposed, tile);
-                true
-            },
-            (Numbers::Bf16(data), Precision::Bf16, true) if isa.has_avx512() => unsafe {
-                avx512::pack_bf16_along(data, stride, transposed, tile);
-                true
-            },
-            (Numbers::Bf16(data), Precision::Bf16, false) if isa.has_avx512() => unsafe {
-                avx512::pack_bf16(data, stride, transposed, tile);
-                true
-            },
-            _ => false,
-        };
-        if packed {
-            return;
+        // SAFETY: an `Isa` exists only for what the processor has; `data` holds `rows` rows of `width`, `stride` apart.
+        unsafe {
+            match (data, precision, source.along) {
+                (Numbers::Fp32(data), Precision::Fp32, _) if isa.has_avx512() => {
+                    return avx512::pack_words(data, stride, transposed, tile);
+                }
+                (Numbers::Fp32(data), Precision::Bf16, true) if isa.has_bf16() => {
+                    return avx512::pack_pairs_along(data, stride, transposed, tile);
+                }
+                (Numbers::Fp32(data), Precision::Bf16, false) if isa.has_bf16() => {
+                    return avx512::pack_pairs(data, stride, transposed, tile);
+                }
+                (Numbers::Bf16(data), Precision::Bf16, true) if isa.has_avx512() => {
+                    return avx512::pack_bf16_along(data, stride, transposed, tile);
+                }
+                (Numbers::Bf16(data), Precision::Bf16, false) if isa.has_avx512() => {
+                    return avx512::pack_bf16(data, stride, transposed, tile);
+                }
+                _ => {}
+            }
         }
     }
     let _ = isa;

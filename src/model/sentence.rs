@@ -6,7 +6,7 @@ use super::builder::{Additions, Builder, Parameter};
 use super::directory::ModelDirectory;
 use super::layout::Layout;
 use super::weights::{self, Weights};
-use crate::onnx::{Dim, Graph, Value, fuse, lower};
+use crate::onnx::{Dim, Graph, Value, settle};
 use crate::runtime::device::Device;
 use crate::runtime::precision::Precision;
 use crate::shape;
@@ -55,10 +55,7 @@ pub(super) fn embedding_model(
     let sentence = build(&g, directory, Additions::default())?;
     check(&sentence.parameters, directory, weights)?;
     g.output("embeddings", sentence.embeddings);
-    if let Some(half) = precision.half(device) {
-        lower(&g, half, &sentence.parameters.iter().map(|p| p.value).collect::<Vec<_>>(), 0..0);
-    }
-    fuse(&g);
+    settle(&g, precision.half(device), sentence.parameters.iter().map(|p| p.value), 0..0);
     Ok(g.to_model_with(|name| weights.get(name).map(|(_, data)| data))?)
 }
 

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use half::{bf16, f16};
 use indexmap::IndexMap;
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 
 use super::config::ModelError;
 use super::imported;
-use crate::onnx::{bfloat16, binary16};
 
 /// The weights of a model as 32-bit floats, in the order of the files.
 ///
@@ -209,8 +209,8 @@ fn floats(view: &TensorView) -> Option<Vec<f32>> {
     let pairs = || data.as_chunks::<2>().0.iter();
     Some(match view.dtype() {
         Dtype::F32 => data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-        Dtype::BF16 => pairs().map(|b| bfloat16(u16::from_le_bytes(*b))).collect(),
-        Dtype::F16 => pairs().map(|b| binary16(u16::from_le_bytes(*b))).collect(),
+        Dtype::BF16 => pairs().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
+        Dtype::F16 => pairs().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
         _ => return None,
     })
 }

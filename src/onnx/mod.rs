@@ -8,17 +8,14 @@ pub mod graph;
 mod half;
 pub mod import;
 mod memory;
-mod narrow;
 mod ops;
 pub use ops::own::{Attention, Dropout};
 pub mod proto;
 pub mod shape;
 
 pub use differentiate::{Gradient, differentiate};
-pub use fuse::fuse;
+pub use fuse::settle;
 pub use graph::{Graph, GraphError, Operators, Value};
-pub use half::lower;
-pub use narrow::{bfloat16, binary16};
 pub use shape::{DataType, Dim, Shape};
 
 #[cfg(test)]

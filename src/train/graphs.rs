@@ -14,7 +14,7 @@ use crate::model::batch::Batch;
 use crate::model::builder::{Additions, Dropout, Parameter};
 use crate::model::directory::ModelDirectory;
 use crate::model::sentence::{self, SentenceEncoder};
-use crate::onnx::{self, DataType, Graph, Operators, Value, differentiate, fuse, lower};
+use crate::onnx::{self, DataType, Graph, Operators, Value, differentiate, settle};
 use crate::runtime::Runtime;
 use crate::runtime::session::Input;
 use crate::runtime::trainable::{Buffers, Outputs, Parameters, Trainable};
@@ -146,10 +146,7 @@ impl Differentiated {
                 }
             });
         }
-        if let Some(half) = shared.half {
-            lower(g, half, &parameters.iter().map(|p| p.value).collect::<Vec<_>>(), exact);
-        }
-        fuse(g);
+        settle(g, shared.half, parameters.iter().map(|p| p.value), exact);
         let rows = places.iter().filter_map(|place| if let Place::Rows { outputs, .. } = place { Some(outputs) } else { None });
         let kept = if shared.stays { rows.flatten().map(|(_, rows)| rows.clone()).collect() } else { Vec::new() };
         let graph = shared.open(g, free)?.keeping(kept);
@@ -260,7 +257,7 @@ pub fn outline(task: &Task, shared: &Shared) -> Result<Graph> {
             onnx::Gradient::Zero => {}
         }
     }
-    fuse(&g);
+    settle(&g, None, std::iter::empty(), 0..0);
     Ok(g)
 }
 
@@ -269,10 +266,7 @@ pub fn forward(shared: &mut Shared) -> Result<Trainable> {
     let g = shared.graph();
     let sentence = shared.sentence(&g)?;
     g.output(EMBEDDINGS, sentence.embeddings);
-    if let Some(half) = shared.half {
-        lower(&g, half, &sentence.parameters.iter().map(|p| p.value).collect::<Vec<_>>(), 0..0);
-    }
-    fuse(&g);
+    settle(&g, shared.half, sentence.parameters.iter().map(|p| p.value), 0..0);
     shared.open(&g, vec![EMBEDDINGS.to_owned()])
 }
 

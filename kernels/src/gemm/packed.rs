@@ -96,34 +96,17 @@ pub(crate) fn pack_panel(
     steps: Range<usize>,
     tiles: &mut [Tile<u32>],
 ) {
-    let lines = if order == Order::Left { matrix.rows } else { matrix.columns };
+    let (lines, length) = if order == Order::Left { (matrix.rows, matrix.columns) } else { (matrix.columns, matrix.rows) };
+    // Whole lines first, where they lie in memory as they are wanted; then tile by tile.
+    let mut done = 0;
     if order == Order::Left && !matrix.transposed && line + SIDE <= lines && !steps.is_empty() {
-        let whole = steps.start..steps.end.min(matrix.columns / precision.step()).max(steps.start);
-        let rest = tiles.len().min(whole.len() * 2);
-        let source = matrix.source(line, whole.start * precision.step(), order);
-        if pack_lines(isa, precision, source.data, source.stride, &mut tiles[..rest]) {
-            if whole.end < steps.end {
-                pack_tiles(isa, precision, matrix, order, line, whole.end..steps.end, &mut tiles[rest..]);
-            }
-            return;
+        let whole = steps.end.min(length / precision.step()).saturating_sub(steps.start).min(tiles.len() / 2);
+        let source = matrix.source(line, steps.start * precision.step(), order);
+        if pack_lines(isa, precision, source.data, source.stride, &mut tiles[..whole * 2]) {
+            done = whole;
         }
     }
-    pack_tiles(isa, precision, matrix, order, line, steps, tiles);
-}
-
-/// Tile by tile.
-fn pack_tiles(
-    isa: Isa,
-    precision: Precision,
-    matrix: Matrix,
-    order: Order,
-    line: usize,
-    steps: Range<usize>,
-    tiles: &mut [Tile<u32>],
-) {
-    let lines = if order == Order::Left { matrix.rows } else { matrix.columns };
-    let length = if order == Order::Left { matrix.columns } else { matrix.rows };
-    for (step, pair) in steps.zip(tiles.chunks_exact_mut(2)) {
+    for (step, pair) in (steps.start + done..steps.end).zip(tiles[done * 2..].chunks_exact_mut(2)) {
         for (half, tile) in pair.iter_mut().enumerate() {
             let (line, along) = (line + half * 16, step * precision.step());
             if line >= lines || along >= length {

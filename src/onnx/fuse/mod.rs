@@ -6,12 +6,24 @@ mod storage;
 mod sums;
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use super::graph::{Graph, Node, Operators, Value};
+use super::half::lower;
 use super::proto::OWN;
+use super::shape::DataType;
+
+/// The last step of building `graph`, when its outputs are known: products in half precision if `half` says so ([`lower`]), and what can be computed
+/// together in one operator. `weights` and `exact` as for [`lower`].
+pub fn settle(graph: &Graph, half: Option<DataType>, weights: impl Iterator<Item = Value>, exact: Range<usize>) {
+    if let Some(half) = half {
+        lower(graph, half, &weights.collect::<Vec<_>>(), exact);
+    }
+    fuse(graph);
+}
 
 /// Fuses the nodes of `graph`, whose outputs must all be known. Graphs of other operators stay as they are.
-pub fn fuse(graph: &Graph) {
+fn fuse(graph: &Graph) {
     if graph.operators() != (Operators::Own { bf16: true }) {
         return;
     }

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path};
 
-use super::super::narrow::{bfloat16, binary16};
+use half::{bf16, f16};
+
 use super::super::proto::TensorProto;
 use super::super::shape::DataType;
 
@@ -114,8 +115,8 @@ fn raw(kind: i32, bytes: &[u8]) -> Data {
     match kind {
         kind::FLOAT => Data::Floats(fours().map(|b| f32::from_le_bytes(*b)).collect()),
         kind::DOUBLE => Data::Floats(eights().map(|b| f64::from_le_bytes(*b) as f32).collect()),
-        kind::FLOAT16 => Data::Floats(pairs().map(|b| binary16(u16::from_le_bytes(*b))).collect()),
-        kind::BFLOAT16 => Data::Floats(pairs().map(|b| bfloat16(u16::from_le_bytes(*b))).collect()),
+        kind::FLOAT16 => Data::Floats(pairs().map(|b| f16::from_le_bytes(*b).to_f32()).collect()),
+        kind::BFLOAT16 => Data::Floats(pairs().map(|b| bf16::from_le_bytes(*b).to_f32()).collect()),
         kind::INT64 => Data::Integers(eights().map(|b| i64::from_le_bytes(*b)).collect()),
         kind::INT32 => Data::Integers(fours().map(|b| i32::from_le_bytes(*b).into()).collect()),
         kind::UINT32 => Data::Integers(fours().map(|b| u32::from_le_bytes(*b).into()).collect()),
@@ -133,8 +134,8 @@ fn typed(tensor: &TensorProto) -> Result<Data, String> {
     Ok(match tensor.data_type {
         kind::FLOAT => Data::Floats(tensor.float_data.clone()),
         kind::DOUBLE => Data::Floats(tensor.double_data.iter().map(|&x| x as f32).collect()),
-        kind::FLOAT16 => Data::Floats(small().map(|&x| binary16(x as u16)).collect()),
-        kind::BFLOAT16 => Data::Floats(small().map(|&x| bfloat16(x as u16)).collect()),
+        kind::FLOAT16 => Data::Floats(small().map(|&x| f16::from_bits(x as u16).to_f32()).collect()),
+        kind::BFLOAT16 => Data::Floats(small().map(|&x| bf16::from_bits(x as u16).to_f32()).collect()),
         kind::INT64 => Data::Integers(tensor.int64_data.clone()),
         kind::BOOL => Data::Booleans(small().map(|&x| u8::from(x != 0)).collect()),
         kind::UINT32 => return Err("unsigned integers that are not in `raw_data` are not supported".into()),
@@ -191,6 +192,19 @@ mod tests {
         assert_eq!(read(&tensor(&[1], kind::INT32, &[254, 255, 255, 255]), folder).unwrap().data, Data::Integers(vec![-2]));
         assert_eq!(read(&tensor(&[2], kind::BOOL, &[0, 7]), folder).unwrap().data, Data::Booleans(vec![0, 1]));
         assert_eq!(read(&tensor(&[0, 4], kind::FLOAT, &[]), folder).unwrap().dims, [0, 4]);
+    }
+
+    #[test]
+    fn half_precision() {
+        let half = |bits: u16| match raw(kind::FLOAT16, &bits.to_le_bytes()) {
+            Data::Floats(numbers) => numbers[0],
+            other => panic!("{other:?}"),
+        };
+        for (bits, value) in [(0x3c00, 1.0), (0xc000, -2.0), (0x3555, 0.333_251_95), (0x0001, 5.960_464_5e-8), (0x7bff, 65504.0)]
+        {
+            assert_eq!(half(bits), value);
+        }
+        assert!(half(0x7e00).is_nan() && half(0x7c00).is_infinite());
     }
 
     #[test]

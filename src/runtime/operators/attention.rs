@@ -4,7 +4,9 @@ use ort::operator::{BoxedKernel, ComputeContext, KernelContext};
 use retune_kernels::attention::{self, Attention, Bias, Gradients, Inputs};
 use retune_kernels::{Dropout, Precision};
 
-use super::tensors::{floats, input, integers, matrix, numbers, numbers_mut, optional_output, or_scratch, output, wrong};
+use super::tensors::{
+    floats, input, integers, matrix, numbers, numbers_mut, optional_input, optional_output, or_scratch, output, wrong,
+};
 use super::{Definition, Input, Output, Threads};
 
 /// Queries, keys, values, starts, seed and perhaps the bias of distances; what was attended to and, for the gradient, the logarithm of the sum
@@ -82,11 +84,6 @@ impl Settings {
     }
 }
 
-/// The optional input `index`.
-fn optional<'c>(context: &'c ComputeContext, index: usize) -> ort::Result<Option<ort::value::ValueRef<'c>>> {
-    if context.num_inputs()? > index { context.input(index) } else { Ok(None) }
-}
-
 fn starts(values: &[i64]) -> Vec<usize> {
     values.iter().map(|&x| x.max(0) as usize).collect()
 }
@@ -97,7 +94,7 @@ fn forward(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
         let (q, k, v) = (input(context, 0)?, input(context, 1)?, input(context, 2)?);
         let (query, key, value) = (matrix(&q)?, matrix(&k)?, matrix(&v)?);
         let (tokens, width) = (query.rows(), query.columns());
-        let (at, seed, bias) = (input(context, 3)?, input(context, 4)?, optional(context, 5)?);
+        let (at, seed, bias) = (input(context, 3)?, input(context, 4)?, optional_input(context, 5)?);
         let starts = starts(integers(&at)?);
         settings.check([query, key, value].map(|m| (m.rows(), m.columns())), &starts)?;
         let bias = bias.as_ref().map(floats).transpose()?;
@@ -117,7 +114,7 @@ fn backward(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
         let (q, k, v) = (input(context, 0)?, input(context, 1)?, input(context, 2)?);
         let (query, key, value) = (matrix(&q)?, matrix(&k)?, matrix(&v)?);
         let (tokens, width) = (query.rows(), query.columns());
-        let (at, seed, bias) = (input(context, 3)?, input(context, 4)?, optional(context, 8)?);
+        let (at, seed, bias) = (input(context, 3)?, input(context, 4)?, optional_input(context, 8)?);
         let (out, sums, dy) = (input(context, 5)?, input(context, 6)?, input(context, 7)?);
         let starts = starts(integers(&at)?);
         settings.check([query, key, value].map(|m| (m.rows(), m.columns())), &starts)?;

@@ -6,7 +6,7 @@ use retune_kernels::Precision::Bf16;
 use retune_kernels::gemm::{self, PackedB, Then, gemm, multiply};
 use retune_kernels::{Matrix, NumbersMut, Serial};
 
-use super::tensors::{floats, input, matrix, numbers, numbers_mut, optional_output, output, write, wrong};
+use super::tensors::{floats, input, matrix, numbers, numbers_mut, optional_input, optional_output, output, write, wrong};
 use super::{Definition, Input, Output, Threads};
 
 /// `Gemm` of ONNX, without `alpha` and `beta`: op(a)·op(b) (+ c), c `[n]`.
@@ -57,11 +57,6 @@ fn bias<'v>(value: Option<&'v ValueRef<'_>>, width: usize) -> ort::Result<Option
     Ok(bias)
 }
 
-/// Input `index`, if the node has it.
-fn optional(context: &ComputeContext, index: usize) -> ort::Result<Option<ValueRef<'_>>> {
-    if context.num_inputs()? > index { context.input(index) } else { Ok(None) }
-}
-
 /// The second factor, packed once if it is a constant of the graph: a weight that is not trained.
 fn constant(context: &KernelContext, is_transposed: bool) -> ort::Result<Option<PackedB>> {
     let Ok(weight) = context.constant_input::<TensorValueType<f32>>(1) else { return Ok(None) };
@@ -80,7 +75,7 @@ fn product(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
     let (trans_a, trans_b) = (flag(context, "transA"), flag(context, "transB"));
     let packed = constant(context, trans_b)?;
     Ok(Box::new(move |context: &ComputeContext| {
-        let (a, b, c) = (input(context, 0)?, input(context, 1)?, optional(context, 2)?);
+        let (a, b, c) = (input(context, 0)?, input(context, 1)?, optional_input(context, 2)?);
         let (a, b) = (transposed(matrix(&a)?, trans_a), transposed(matrix(&b)?, trans_b));
         check(&a, &b)?;
         let then = bias(c.as_ref(), b.columns())?.map_or(Then::Store, Then::Bias);
@@ -94,7 +89,7 @@ fn gelu(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
     let trans_b = flag(context, "transB");
     let packed = constant(context, trans_b)?;
     Ok(Box::new(move |context: &ComputeContext| {
-        let (a, b, c) = (input(context, 0)?, input(context, 1)?, optional(context, 2)?);
+        let (a, b, c) = (input(context, 0)?, input(context, 1)?, optional_input(context, 2)?);
         let (a, b) = (matrix(&a)?, transposed(matrix(&b)?, trans_b));
         check(&a, &b)?;
         let shape = [a.rows(), b.columns()];
@@ -136,7 +131,7 @@ fn sum(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
         if left.iter().any(|a| a.rows() != shape[0]) || right.iter().any(|b| b.columns() != shape[1]) {
             return Err(wrong("the products differ in shape"));
         }
-        let summand = optional(context, inputs.len())?;
+        let summand = optional_input(context, inputs.len())?;
         let summand = summand.as_ref().map(floats).transpose()?;
         if summand.as_ref().is_some_and(|(of, _)| of[..] != shape) {
             return Err(wrong("what is added to the products has another shape"));

@@ -15,6 +15,11 @@ pub fn input(context: &ComputeContext, index: usize) -> ort::Result<ValueRef<'_>
     context.input(index)?.ok_or_else(|| wrong(format!("input {index} is missing")))
 }
 
+/// Input `index`, if the node has it.
+pub fn optional_input(context: &ComputeContext, index: usize) -> ort::Result<Option<ValueRef<'_>>> {
+    if context.num_inputs()? > index { context.input(index) } else { Ok(None) }
+}
+
 /// Shape and elements of a float input.
 pub fn floats<'v>(value: &'v ValueRef<'_>) -> ort::Result<(Vec<usize>, &'v [f32])> {
     let (shape, data) = value.try_extract_tensor::<f32>()?;
