@@ -25,7 +25,6 @@ use retune::model::prompts::Prompts;
 use retune::model::source::{Fetching, fetch};
 use retune::model::tokenizer::Tokenizer;
 use retune::model::weights::Weights;
-use retune::runtime::precision::Precision;
 use retune::runtime::{Runtime, cache};
 use retune::train::data::{Data, DataSet, Sampling};
 use retune::train::progress::Progress;
@@ -195,14 +194,12 @@ fn retune(file: &Path, precision: &str) -> Command {
     command
 }
 
-/// The precisions that retune is measured in: bf16 too where the processor has instructions for it.
-fn precisions() -> &'static [&'static str] {
-    if Precision::Auto.is_bf16() { &["fp32", "bf16"] } else { &["fp32"] }
-}
+/// The precisions that retune is measured in.
+const PRECISIONS: [&str; 2] = ["fp32", "bf16"];
 
 fn compare(job: &Job, file: &Path, python: Option<&Path>, folder: &Path) {
     let start = |precision: &&str| Contender::start(&format!("retune {precision}"), retune(file, precision), folder);
-    let mut contenders: Vec<Contender> = precisions().iter().map(start).collect();
+    let mut contenders: Vec<Contender> = PRECISIONS.iter().map(start).collect();
     for precision in ["fp32", "bf16"] {
         let Some(python) = python else { break };
         let mut command = Command::new(python);
@@ -252,7 +249,7 @@ fn report(job: &Job, contenders: Vec<Contender>) {
 }
 
 fn profile(file: &Path, folder: &Path) {
-    for precision in precisions() {
+    for precision in PRECISIONS {
         let profiles = folder.join(format!("profiles-{precision}"));
         fs::create_dir(&profiles).expect("target/ can be written");
         let mut command = retune(file, precision);

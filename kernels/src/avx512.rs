@@ -16,6 +16,20 @@ pub unsafe fn pack_words(data: &[f32], stride: usize, transposed: bool, tile: &m
     store(if transposed { transpose(rows) } else { rows }, tile);
 }
 
+/// 16 rows of 16 bf16 numbers, as fp32 numbers.
+///
+/// # Safety
+/// `data` holds 16 rows of 16 numbers, `stride` apart.
+#[target_feature(enable = "avx512f,avx512bw")]
+pub unsafe fn pack_widened(data: &[u16], stride: usize, transposed: bool, tile: &mut Tile<u32>) {
+    let rows = std::array::from_fn(|i| {
+        // SAFETY: rows lie within `data` by the caller's word.
+        let row = unsafe { _mm256_loadu_si256(data.as_ptr().add(i * stride).cast()) };
+        _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(row))
+    });
+    store(if transposed { transpose(rows) } else { rows }, tile);
+}
+
 /// 16 rows of 32 numbers, rounded to bf16; pairs lie along the rows.
 ///
 /// # Safety

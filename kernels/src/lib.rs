@@ -1,5 +1,5 @@
 //! The loops that training and encoding spend their time in, on the processor: matrix products of bf16 or fp32 numbers, attention over texts that
-//! lie end to end, layer normalisation, GELU, dropout and AdamW.
+//! lie end to end, layer normalisation, GELU, dropout, sums of rows and AdamW.
 //!
 //! Everything works on row-major slices of `f32`. Where the processor has them, AMX, AVX-512 or AVX2 are used, found at run time
 //! ([`Isa`]); plain Rust elsewhere. Work is spread over a [`Pool`]; results do not depend on its number of threads.
@@ -21,6 +21,7 @@ mod matrix;
 mod micro;
 pub mod norm;
 mod pool;
+mod rows;
 mod simd;
 #[cfg(test)]
 mod testing;
@@ -30,4 +31,5 @@ pub use dropout::{Dropout, dropout};
 pub use isa::Isa;
 pub use matrix::{Matrix, Numbers, NumbersMut};
 pub use pool::{Pool, Serial, Threads};
+pub use rows::add_rows;
 pub use tile::Precision;

@@ -43,7 +43,7 @@ pub(crate) fn normal<V: Vector>(x: V) -> (V, V) {
     let t = x.abs().min(V::splat(12.5));
     let e = exp2(t.mul(t).mul(V::splat(-0.5 * LOG2_E)));
     let s = t.mul(V::splat(0.3));
-    let s = s.div(s.add(V::splat(1.0)));
+    let s = s.div_about(s.add(V::splat(1.0)));
     let tail = e.mul(polynomial(P, s));
     (x.select_below(V::zero(), tail, V::splat(1.0).sub(tail)), e.mul(V::splat(DENSITY)))
 }

@@ -60,6 +60,15 @@ impl<'a> Numbers<'a> {
         self.part(start..self.len())
     }
 
+    /// Fetches the numbers of `range`, which will be read soon.
+    #[inline(always)]
+    pub(crate) fn expect(self, range: Range<usize>) {
+        match self {
+            Numbers::Fp32(data) => fetch(&data[range]),
+            Numbers::Bf16(data) => fetch(&data[range]),
+        }
+    }
+
     /// Those of `range`, at most 16, then zeros.
     #[inline(always)]
     pub(crate) fn load<V: Vector>(self, range: Range<usize>) -> V {
@@ -68,6 +77,19 @@ impl<'a> Numbers<'a> {
             Numbers::Bf16(data) => V::load_some_bf16(&data[range]),
         }
     }
+}
+
+/// Fetches the memory of a slice, which will be read soon.
+#[inline(always)]
+fn fetch<T>(data: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in data.chunks(64 / size_of::<T>()) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, for the address of an element.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = data;
 }
 
 /// Numbers that kernels write.
@@ -180,7 +202,7 @@ impl<'a> NumberParts<'a> {
 
 /// Row `i` of the tiles, from number `column` on.
 #[inline(always)]
-fn row(tiles: &[Tile<f32>], i: usize, column: usize) -> &[f32; 16] {
+pub(crate) fn row(tiles: &[Tile<f32>], i: usize, column: usize) -> &[f32; 16] {
     tiles[column / 32 * 4 + i / 16 * 2 + column / 16 % 2].row(i % 16)
 }
 

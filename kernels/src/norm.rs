@@ -1,9 +1,9 @@
 //! Layer normalisation over the last dimension (Ba, Kiros and Hinton, 2016), together with the sum that precedes it in an encoder.
 
-use crate::Pool;
 use crate::isa::versions;
 use crate::matrix::fence;
 use crate::pool::Parts;
+use crate::{Isa, Pool};
 
 /// Rows that one task has. Fixed, as gradients of weights are summed up block by block.
 const ROWS: usize = 64;
@@ -61,7 +61,8 @@ pub fn forward(pool: &dyn Pool, norm: &LayerNorm, x: &[f32], residual: Option<&[
 }
 
 versions! {
-    fn forward_rows<V>(
+    /// Of rows that one task has: x, what it writes, and a mean and an inverse for each. A [`fence`] must follow.
+    pub(crate) fn forward_rows<V>(
         norm: &LayerNorm,
         x: &[f32],
         residual: Option<&[f32]>,
@@ -178,8 +179,14 @@ pub fn backward(pool: &dyn Pool, inputs: &Inputs, dy: &[f32], gradients: Gradien
         };
         backward_rows(isa, &inputs, &dy[all], dx, low, partial);
     });
+    add_up(isa, &partial, dweight, dbias);
+}
+
+/// Adds up what blocks of rows contribute to the gradients of weight and bias.
+pub(crate) fn add_up(isa: Isa, partial: &[f32], dweight: &mut [f32], dbias: Option<&mut [f32]>) {
+    let width = dweight.len();
     dweight.fill(0.0);
-    add_partials(isa, &partial, 2 * width, dweight);
+    add_partials(isa, partial, 2 * width, dweight);
     if let Some(dbias) = dbias {
         dbias.fill(0.0);
         add_partials(isa, partial.get(width..).unwrap_or_default(), 2 * width, dbias);
@@ -198,7 +205,8 @@ versions! {
 }
 
 versions! {
-    fn backward_rows<V>(inputs: &Inputs, dy: &[f32], dx: &mut [f32], low: Option<&mut [u16]>, partial: &mut [f32]) {
+    /// Of rows that one task has; the gradients of weight and bias are added to `partial`, one after the other.
+    pub(crate) fn backward_rows<V>(inputs: &Inputs, dy: &[f32], dx: &mut [f32], low: Option<&mut [u16]>, partial: &mut [f32]) {
         let mut low = low;
         let width = inputs.weight.len();
         let (dweight, dbias) = partial.split_at_mut(width);
@@ -236,8 +244,8 @@ versions! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Threads;
     use crate::testing::{Random, all_isas, assert_close};
-    use crate::{Isa, Threads};
 
     /// y, dx, dweight, dbias by the textbook; dx by the derivative of each output, not by the formula above.
     fn naive(x: &[f32], weight: &[f32], bias: &[f32], dy: &[f32], epsilon: f64) -> [Vec<f64>; 4] {

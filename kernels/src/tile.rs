@@ -2,6 +2,7 @@
 //! one fp32 number, or two bf16 numbers that follow each other along the sum. Tiles at the edges are filled up with zeros.
 
 use crate::Isa;
+use crate::isa::versions;
 use crate::matrix::Numbers;
 use crate::pool::Kept;
 use crate::simd::{Plain, Vector, pair};
@@ -85,6 +86,10 @@ pub fn pack(isa: Isa, precision: Precision, order: Order, source: Source, tile: 
 #[inline]
 pub fn pack_lines(isa: Isa, precision: Precision, data: Numbers, stride: usize, tiles: &mut [Tile<u32>]) -> bool {
     let width = tiles.len() / 2 * precision.step();
+    if precision == Precision::Fp32 {
+        words_of_lines(isa, data, stride, tiles);
+        return true;
+    }
     if let (Numbers::Bf16(data), Precision::Bf16) = (data, precision) {
         for row in 0..32 {
             let line = &data[row * stride..][..width];
@@ -107,6 +112,18 @@ pub fn pack_lines(isa: Isa, precision: Precision, data: Numbers, stride: usize, 
     false
 }
 
+versions! {
+    fn words_of_lines<V>(data: Numbers, stride: usize, tiles: &mut [Tile<u32>]) {
+        for row in 0..32 {
+            let line = data.part(row * stride..row * stride + tiles.len() * 8);
+            for (i, pair) in tiles.chunks_exact_mut(2).enumerate() {
+                let numbers = line.load::<V>(i * 16..i * 16 + 16);
+                *pair[row / 16].row_mut(row % 16) = numbers.array().map(f32::to_bits);
+            }
+        }
+    }
+}
+
 fn pack_full(isa: Isa, precision: Precision, order: Order, source: Source, tile: &mut Tile<u32>) {
     let (rows, width) = if source.along { (precision.step(), 16) } else { (16, precision.step()) };
     let data = source.data.part(0..(rows - 1) * source.stride + width);
@@ -120,6 +137,9 @@ fn pack_full(isa: Isa, precision: Precision, order: Order, source: Source, tile:
             match (data, precision, source.along) {
                 (Numbers::Fp32(data), Precision::Fp32, _) if isa.has_avx512() => {
                     return avx512::pack_words(data, stride, transposed, tile);
+                }
+                (Numbers::Bf16(data), Precision::Fp32, _) if isa.has_avx512() => {
+                    return avx512::pack_widened(data, stride, transposed, tile);
                 }
                 (Numbers::Fp32(data), Precision::Bf16, true) if isa.has_bf16() => {
                     return avx512::pack_pairs_along(data, stride, transposed, tile);

@@ -27,7 +27,7 @@ pub(super) struct Encode {
     /// Put this before every text, whatever prompts the model has: "query: "
     #[arg(long, value_name = "TEXT", conflicts_with = "prompt")]
     prompt_text: Option<String>,
-    /// How exactly matrix products are computed: `fp32`, `bf16` (fast on processors with AMX or AVX-512 BF16), `auto` (`bf16` on those), `fp16`
+    /// How exactly matrix products are computed: `fp32`, `bf16` (fast on processors with AMX, or AVX-512 BF16 of AMD), `auto` (`bf16` on those), `fp16`
     /// (on GPUs)
     #[arg(long, value_enum, value_name = "PRECISION", default_value_t = Precision::Fp32, hide_possible_values = true)]
     precision: Precision,

@@ -5,6 +5,8 @@ use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use retune_kernels::Isa;
+
 use super::device::Device;
 use crate::onnx::{DataType, Operators};
 
@@ -15,13 +17,14 @@ const BF16_FROM: (u32, u32) = (8, 0);
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// `bf16` on processors that have instructions for it (AMX, AVX-512 BF16), else `fp32`; on GPUs `fp32`.
+    /// `bf16` on processors that have fast instructions for it (AMX, AVX-512 BF16 of AMD), else `fp32`; on GPUs `fp32`.
     #[default]
     Auto,
     /// Single precision.
     Fp32,
     /// Factors are rounded to bfloat16, as in PyTorch's bf16 autocast; weights, gradients and sums stay in single precision. Fast where the
-    /// processor or GPU has instructions for it, slow on other processors.
+    /// processor or GPU has fast instructions for it. Other processors keep values between products in bfloat16, but multiply in single
+    /// precision: no faster than `fp32`, in less memory.
     Bf16,
     /// On GPUs: factors are rounded to half precision, and losses are scaled so that small gradients survive.
     Fp16,
@@ -51,7 +54,7 @@ impl Precision {
     /// Whether factors are rounded to bfloat16 on this machine's processor.
     pub fn is_bf16(self) -> bool {
         match self {
-            Precision::Auto => retune_kernels::Isa::best().has_bf16(),
+            Precision::Auto => Isa::best().fastest() == retune_kernels::Precision::Bf16,
             Precision::Fp32 | Precision::Fp16 => false,
             Precision::Bf16 => true,
         }

@@ -9,7 +9,7 @@ use ort::ep::CUDA;
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{SessionInputValue, SessionInputs};
-use ort::value::{DynValue, Tensor, TensorElementType};
+use ort::value::{DynValue, Tensor};
 
 use super::device::{self, Device, Runtime};
 use super::{library, operators};
@@ -150,19 +150,9 @@ pub(super) fn has_input(session: &ort::session::Session, name: &str) -> bool {
 }
 
 /// Shape and elements of a float tensor.
-pub(super) fn floats(value: &DynValue) -> Result<(Vec<usize>, Vec<f32>)> {
+fn floats(value: &DynValue) -> Result<(Vec<usize>, Vec<f32>)> {
     let (shape, data) = value.try_extract_tensor::<f32>().context("an output is not a float tensor")?;
     Ok((shape.iter().map(|&d| d.max(0) as usize).collect(), data.to_vec()))
-}
-
-/// The elements of an integer tensor.
-pub(super) fn integers(value: &DynValue) -> Result<Vec<i64>> {
-    Ok(value.try_extract_tensor::<i64>().context("an output is not an integer tensor")?.1.to_vec())
-}
-
-/// Whether a value is an integer tensor.
-pub(super) fn is_integer(value: &DynValue) -> bool {
-    matches!(value.dtype().tensor_type(), Some(TensorElementType::Int64))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use ort::session::IoBinding;
 use ort::value::DynValue;
 
 use super::device::Runtime;
-use super::session::{Input, commit, floats, has_input, integers, is_integer};
+use super::session::{Input, commit, has_input};
 use super::tensors::{Memory, Tensor, host};
 
 /// The weights in training, outside of any graph, in the memory of the device.
@@ -122,25 +122,26 @@ pub struct Outputs {
 }
 
 enum Value {
-    Floats(Vec<usize>, Vec<f32>),
-    Integers(Vec<i64>),
+    /// In this memory.
+    Here(DynValue),
     Kept(DynValue),
 }
 
 impl Outputs {
-    /// The float output `name`: its shape and elements.
-    pub fn floats(&self, name: &str) -> Result<(&[usize], &[f32])> {
-        match self.find(name)? {
-            Value::Floats(shape, data) => Ok((shape, data)),
-            Value::Integers(_) | Value::Kept(_) => Err(anyhow!("output `{name}` is no float tensor in this memory")),
-        }
+    /// The elements of the float output `name`.
+    pub fn floats(&self, name: &str) -> Result<&[f32]> {
+        self.here(name)?.try_extract_tensor().map(|(_, data)| data).with_context(|| format!("output `{name}`"))
     }
 
-    /// The integer output `name`.
+    /// The elements of the integer output `name`.
     pub fn integers(&self, name: &str) -> Result<&[i64]> {
+        self.here(name)?.try_extract_tensor().map(|(_, data)| data).with_context(|| format!("output `{name}`"))
+    }
+
+    fn here(&self, name: &str) -> Result<&DynValue> {
         match self.find(name)? {
-            Value::Integers(data) => Ok(data),
-            Value::Floats(..) | Value::Kept(_) => Err(anyhow!("output `{name}` is no integer tensor in this memory")),
+            Value::Here(value) => Ok(value),
+            Value::Kept(_) => Err(anyhow!("output `{name}` is not in this memory")),
         }
     }
 
@@ -237,14 +238,7 @@ impl Trainable {
         let mut values = Vec::with_capacity(self.free.len());
         for name in &self.free {
             let value = results.remove(name).with_context(|| format!("the graph has no output `{name}`"))?;
-            let value = if self.kept.contains(name) {
-                Value::Kept(value)
-            } else if is_integer(&value) {
-                Value::Integers(integers(&value)?)
-            } else {
-                let (shape, data) = floats(&value)?;
-                Value::Floats(shape, data)
-            };
+            let value = if self.kept.contains(name) { Value::Kept(value) } else { Value::Here(value) };
             values.push((name.clone(), value));
         }
         Ok(Outputs { values })

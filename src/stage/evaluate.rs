@@ -52,7 +52,7 @@ pub struct Evaluate {
     /// Hits a query in the run file.
     pub depth: usize,
     /// How exactly matrix products are computed when texts are encoded: with `fp32`, rankings are those of sentence-transformers to the last
-    /// digit printed; `bf16` is several times as fast on processors with instructions for it (AMX, AVX-512 BF16), and `auto` takes it there.
+    /// digit printed; `bf16` is several times as fast on processors with fast instructions for it (AMX, AVX-512 BF16 of AMD), and `auto` takes it there.
     pub precision: Precision,
     /// Where the model runs: `auto` (the first GPU where CUDA can be had, else the processor), `cpu`, `cuda`, `cuda:1`.
     pub device: Choice,

@@ -65,7 +65,7 @@ pub struct Project {
     /// The title over the picture.
     pub title: String,
     /// How exactly matrix products are computed when texts are encoded: with `fp32`, rankings are those of sentence-transformers to the last
-    /// digit printed; `bf16` is several times as fast on processors with instructions for it (AMX, AVX-512 BF16), and `auto` takes it there.
+    /// digit printed; `bf16` is several times as fast on processors with fast instructions for it (AMX, AVX-512 BF16 of AMD), and `auto` takes it there.
     pub precision: Precision,
     /// Where the models run: `auto` (the first GPU where CUDA can be had, else the processor), `cpu`, `cuda`, `cuda:1`.
     pub device: Choice,

@@ -1,6 +1,7 @@
 //! The graphs of a training: from tokens to embeddings to a loss to the gradient of every weight, whole or in parts. All of them share
 //! the weights and the buffers that gradients are written into.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -123,6 +124,8 @@ impl Differentiated {
         g.output(LOSS, value);
         let mut free = vec![LOSS.to_owned()];
         let mut places = Vec::new();
+        // Tables that are added up, as of tokens and of positions, have the same rows.
+        let mut known: HashMap<Value, String> = HashMap::new();
         for (parameter, gradient) in trained.iter().zip(gradients) {
             let width = parameter.shape.last().copied().unwrap_or(1);
             places.push(match gradient {
@@ -136,11 +139,16 @@ impl Differentiated {
                 onnx::Gradient::Rows(pieces) => {
                     let mut outputs = Vec::new();
                     for (i, (ids, rows)) in pieces.into_iter().enumerate() {
-                        let names = (format!("ids:{}:{i}", parameter.name), format!("rows:{}:{i}", parameter.name));
-                        g.output(&names.0, ids);
-                        g.output(&names.1, rows);
-                        free.extend([names.0.clone(), names.1.clone()]);
-                        outputs.push(names);
+                        let mut name = |what: &str, value: Value| {
+                            let new = || {
+                                let name = format!("{what}:{}:{i}", parameter.name);
+                                g.output(&name, value);
+                                free.push(name.clone());
+                                name
+                            };
+                            known.entry(value).or_insert_with(new).clone()
+                        };
+                        outputs.push((name("ids", ids), name("rows", rows)));
                     }
                     Place::Rows { outputs, width }
                 }
@@ -158,7 +166,7 @@ impl Differentiated {
     pub fn run<'a>(&mut self, mut inputs: Vec<Input<'a>>, scale: &'a f32) -> Result<(f32, Outputs)> {
         inputs.push(Input::floats(LOSS_SCALE, &[], std::slice::from_ref(scale)));
         let outputs = self.graph.run(&inputs)?;
-        let value = *outputs.floats(LOSS)?.1.first().context("the loss is empty")?;
+        let value = *outputs.floats(LOSS)?.first().context("the loss is empty")?;
         Ok((value, outputs))
     }
 
@@ -184,7 +192,7 @@ impl Differentiated {
             Place::Rows { outputs: names, width } => {
                 let mut rows = Rows::new(*width);
                 for (ids, values) in names {
-                    rows.add(outputs.integers(ids)?, outputs.floats(values)?.1);
+                    rows.add(outputs.integers(ids)?, outputs.floats(values)?);
                 }
                 Ok(Gradient::Rows(rows))
             }
@@ -272,7 +280,7 @@ pub fn forward(shared: &mut Shared) -> Result<Trainable> {
 
 /// The embeddings of a batch `[texts, dimensions]` by a graph of [`forward`].
 pub fn embed(graph: &mut Trainable, batch: &Batch) -> Result<Vec<f32>> {
-    Ok(graph.run(&batch.inputs())?.floats(EMBEDDINGS)?.1.to_vec())
+    Ok(graph.run(&batch.inputs())?.floats(EMBEDDINGS)?.to_vec())
 }
 
 /// From tokens and the gradients of a loss with respect to the embeddings to those with respect to the weights.
@@ -328,8 +336,8 @@ impl OfEmbeddings {
         let mut inputs = self.names.inputs(batch);
         inputs.extend(self.columns.iter().zip(embeddings).map(|(name, data)| Input::floats(name, &[rows, dimensions], data)));
         let outputs = self.graph.run(&inputs)?;
-        let gradients = self.gradients.iter().map(|name| Ok(outputs.floats(name)?.1.to_vec())).collect::<Result<_>>()?;
-        Ok((*outputs.floats(LOSS)?.1.first().context("the loss is empty")?, gradients))
+        let gradients = self.gradients.iter().map(|name| Ok(outputs.floats(name)?.to_vec())).collect::<Result<_>>()?;
+        Ok((*outputs.floats(LOSS)?.first().context("the loss is empty")?, gradients))
     }
 }
 

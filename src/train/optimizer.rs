@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 use retune_kernels::adamw::{Factors, squares, update};
-use retune_kernels::{Isa, Pool};
+use retune_kernels::{Isa, Pool, add_rows};
 
 /// Settings of AdamW.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -63,16 +63,13 @@ impl Rows {
 
     /// Adds `rows` (`[ids, width]`) to the entries `ids`.
     pub fn add(&mut self, ids: &[i64], rows: &[f32]) {
-        for (&id, row) in ids.iter().zip(rows.chunks_exact(self.width)) {
+        let place = |&id: &i64| {
             let next = self.index.len();
-            let at = *self.index.entry(id.max(0) as usize).or_insert(next);
-            if at == next {
-                self.data.extend_from_slice(row);
-            } else {
-                let sum = &mut self.data[at * self.width..(at + 1) * self.width];
-                sum.iter_mut().zip(row).for_each(|(s, x)| *s += x);
-            }
-        }
+            *self.index.entry(id.max(0) as usize).or_insert(next)
+        };
+        let places: Vec<usize> = ids.iter().map(place).collect();
+        self.data.resize(self.index.len() * self.width, 0.0);
+        add_rows(&Rayon, self.width, &places, rows, &mut self.data);
     }
 
     /// Adds other rows to these.

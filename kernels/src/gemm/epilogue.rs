@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::SIDE;
+use super::lines::Lines;
 use crate::Isa;
 use crate::gelu::gelu;
 use crate::isa::versions;
@@ -37,6 +38,7 @@ enum Last<'a> {
     Gelu(Option<NumberParts<'a>>),
     Scale(Numbers<'a>),
     Transpose,
+    Lines(Lines<'a>),
 }
 
 impl<'a> Epilogue<'a> {
@@ -65,9 +67,31 @@ impl<'a> Epilogue<'a> {
         Epilogue { bias, summand, last }
     }
 
+    /// What wants whole rows.
+    pub fn lines(lines: Lines<'a>) -> Self {
+        Epilogue { bias: None, summand: None, last: Some(Last::Lines(lines)) }
+    }
+
+    /// Whether whole rows are wanted at once.
+    pub fn wants_lines(&self) -> bool {
+        matches!(self.last, Some(Last::Lines(_)))
+    }
+
     /// Whether sums are written as they are, but for what they begin with.
     pub fn is_plain(&self) -> bool {
         self.last.is_none()
+    }
+
+    /// Fetches what the results of some rows and columns, of `n`, will be computed from besides the product.
+    pub fn expect(&self, n: usize, rows: Range<usize>, columns: Range<usize>) {
+        let [first, second] = match &self.last {
+            Some(Last::Lines(lines)) => lines.reads().map(|read| read.map(|x| x.into())),
+            Some(Last::Scale(factors)) => [Some(*factors), None],
+            _ => [self.summand.map(|x| x.into()), None],
+        };
+        for matrix in [first, second].into_iter().flatten() {
+            rows.clone().for_each(|row| matrix.expect(row * n + columns.start..row * n + columns.end));
+        }
     }
 
     /// Whether there is a slope to write.
@@ -117,6 +141,9 @@ pub(super) fn finish(
     sums: &mut [Tile<f32>],
     slopes: &mut [Tile<f32>],
 ) {
+    if let (Some(Last::Lines(lines)), NumberParts::Fp32(c)) = (&epilogue.last, c) {
+        return lines.finish(isa, c, n, rows, sums);
+    }
     let mut slopes_left = slopes.as_chunks_mut::<4>().0.iter_mut();
     for (column, sums) in columns.clone().step_by(SIDE).zip(sums.as_chunks_mut::<4>().0) {
         let place = Place { row: rows.start, rows: rows.len(), column, columns: SIDE.min(columns.end - column), n };
@@ -127,7 +154,7 @@ pub(super) fn finish(
             add_summand(isa, summand, place, sums);
         }
         match &epilogue.last {
-            None => {}
+            None | Some(Last::Lines(_)) => {}
             Some(Last::Scale(factors)) => scale(isa, *factors, place, sums),
             Some(Last::Gelu(None)) => activate(isa, sums),
             Some(Last::Gelu(Some(_))) => {

@@ -2,12 +2,14 @@
 //! the sum alone, not on how the work is shared out.
 
 mod epilogue;
+mod lines;
 mod packed;
 
 use std::ops::Range;
 
 pub use epilogue::Then;
 use epilogue::{Epilogue, Size, finish};
+pub use lines::{Before, normalize, normalize_gradient};
 pub use packed::PackedB;
 pub(crate) use packed::pack_panel;
 
@@ -46,21 +48,26 @@ pub fn multiply<'c>(
     sums: Option<&mut [f32]>,
     c: impl Into<NumbersMut<'c>>,
 ) {
-    let (m, n, c) = (a[0].rows, b.columns(), c.into());
+    let (m, n) = (a[0].rows, b.columns());
+    compute(pool, a, b, Epilogue::new(then, m, n), sums, c.into());
+}
+
+fn compute(pool: &dyn Pool, a: &[Matrix], b: &PackedB, epilogue: Epilogue, sums: Option<&mut [f32]>, c: NumbersMut) {
+    let (m, n) = (a[0].rows, b.columns());
     assert!(a.iter().all(|a| a.rows == m), "left matrices of as many rows");
     assert!(a.iter().map(|a| a.columns).eq(b.rows().iter().copied()), "the columns of A and the rows of B");
     assert_eq!(c.len(), m * n, "the size of the product");
     if let Some(sums) = &sums {
         assert_eq!(sums.len(), m, "the sums of the rows of A");
     }
-    let grid = Grid::choose(pool.threads(), b.precision(), m, n, b.steps());
+    let grid = Grid::choose(pool.threads(), b.precision(), m, n, b.steps(), epilogue.wants_lines());
     let product = Product {
         isa: pool.isa(),
         a,
         b,
         chunks: chunks(a, b.precision()),
         grid,
-        epilogue: Epilogue::new(then, m, n),
+        epilogue,
         c: NumberParts::new(c),
         sums: sums.map(Parts::new),
     };
@@ -127,16 +134,16 @@ struct Grid {
 
 impl Grid {
     /// The block that should take the least time by a rough count: products, the packing of A, which each column of blocks repeats, and the
-    /// reading of B, which each row of blocks repeats.
-    fn choose(threads: usize, precision: Precision, m: usize, n: usize, steps: usize) -> Self {
+    /// reading of B, which each row of blocks repeats. With `lines`, a block has whole rows.
+    fn choose(threads: usize, precision: Precision, m: usize, n: usize, steps: usize, lines: bool) -> Self {
         // Nanoseconds for a product of 32 × 32 by one step, for a step of 32 packed rows, and for a step of 32 packed columns.
         let (product, left, right) = match precision {
             Precision::Bf16 => (50.0, 250.0, 100.0),
             Precision::Fp32 => (400.0, 250.0, 100.0),
         };
         let (m, n) = (m.div_ceil(SIDE).max(1), n.div_ceil(SIDE).max(1));
-        let mut best = (f64::INFINITY, Grid { rows: SIDE, columns: SIDE });
-        for cuts in 1..=n.min(32) {
+        let mut best = (f64::INFINITY, Grid { rows: SIDE, columns: if lines { n * SIDE } else { SIDE } });
+        for cuts in 1..=if lines { 1 } else { n.min(32) } {
             let columns = n.div_ceil(cuts);
             for rows in [1, 2, 3, 4, 6, 8] {
                 // Sums between depths stay in the second-level cache.
@@ -180,13 +187,14 @@ impl Product<'_> {
         let columns = column..n.min(column + self.grid.columns);
         let (high, wide) = (rows.len().div_ceil(SIDE), columns.len().div_ceil(SIDE));
         let whole = self.chunks.len() == 1;
+        let group = if self.epilogue.wants_lines() { wide } else { GROUP.min(wide) }.max(1);
 
         let multiplier = Multiplier::new(self.isa, self.b.precision());
         let deepest = self.chunks.iter().map(|chunk| chunk.steps.len()).max().unwrap_or(0);
         let mut left = Buffer::<u32>::new(high * deepest * 2);
         // Of all rows between chunks, else of some blocks until they are written.
-        let mut results = Buffer::<f32>::new(if whole { GROUP.min(wide) * 4 } else { high * wide * 4 });
-        let mut slopes = Buffer::<f32>::new(if self.epilogue.has_slope() { GROUP.min(wide) * 4 } else { 0 });
+        let mut results = Buffer::<f32>::new(if whole { group * 4 } else { high * wide * 4 });
+        let mut slopes = Buffer::<f32>::new(if self.epilogue.has_slope() { group * 4 } else { 0 });
         for (number, chunk) in self.chunks.iter().enumerate() {
             let (is_first, is_last) = (number == 0, number + 1 == self.chunks.len());
             let panel = chunk.steps.len() * 2;
@@ -201,10 +209,13 @@ impl Product<'_> {
                 if whole && self.straight(&multiplier, left, right, &rows, &columns) {
                     continue;
                 }
-                for (j, column) in columns.clone().step_by(GROUP * SIDE).enumerate() {
-                    let columns = column..columns.end.min(column + GROUP * SIDE);
-                    let results = &mut results[if whole { 0 } else { (i * wide + j * GROUP) * 4 }..];
+                for (j, column) in columns.clone().step_by(group * SIDE).enumerate() {
+                    let columns = column..columns.end.min(column + group * SIDE);
+                    let results = &mut results[if whole { 0 } else { (i * wide + j * group) * 4 }..];
                     for (column, sums) in columns.clone().step_by(SIDE).zip(results.as_chunks_mut().0) {
+                        if is_last {
+                            self.epilogue.expect(n, rows.clone(), column..columns.end.min(column + SIDE));
+                        }
                         multiplier.multiply(left, right(column), sums, !is_first);
                     }
                     if is_last {
@@ -233,6 +244,8 @@ impl Product<'_> {
             }
             let n = self.b.columns();
             for column in columns.clone().step_by(SIDE) {
+                let next = columns.end.min(column + SIDE)..columns.end.min(column + 2 * SIDE);
+                self.epilogue.expect(n, rows.clone(), next);
                 for row in rows.clone() {
                     c.expect(row * n + column);
                     c.expect(row * n + column + 16);

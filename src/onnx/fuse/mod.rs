@@ -2,6 +2,7 @@
 //! product is written, and values that only products read are kept in bf16, to which products round them anyway.
 
 mod gelu;
+mod norms;
 mod storage;
 mod sums;
 
@@ -27,7 +28,7 @@ fn fuse(graph: &Graph) {
     if graph.operators() != (Operators::Own { bf16: true }) {
         return;
     }
-    for pass in [gelu::fuse, sums::fuse, storage::fuse] {
+    for pass in [gelu::fuse, sums::fuse, norms::fuse, storage::fuse] {
         let mut nodes = Nodes::new(graph);
         pass(&mut nodes);
         nodes.give_back();

@@ -9,8 +9,8 @@ use super::Nodes;
 pub fn rounds(node: &Node, at: usize) -> bool {
     node.domain == OWN
         && match node.op {
-            "Gemm" | "GemmGelu" | "GemmScale" => at < 2,
-            "GemmSum" => at / 2 < node.ints("transB").len(),
+            "Gemm" | "GemmGelu" | "GemmScale" | "GemmLayerNormalization" => at < 2,
+            "GemmSum" | "GemmLayerNormalizationGrad" => at / 2 < node.ints("transB").len(),
             "LinearWeightGrad" => true,
             // Queries, keys and values; what was attended to and its gradient.
             "Attention" => node.int("bf16", 0) == 1 && at < 3,
@@ -30,9 +30,13 @@ fn narrow(op: &str) -> Option<(&'static str, usize)> {
     })
 }
 
-/// Whether the operator can write its first output in bf16 besides, as its last one.
-fn doubles(op: &str) -> bool {
-    matches!(op, "AddLayerNormalization" | "LayerNormalizationGrad")
+/// The outputs of an operator that can write the first of them in bf16 besides, as its last one.
+fn doubles(op: &str) -> Option<usize> {
+    match op {
+        "AddLayerNormalization" | "GemmLayerNormalization" => Some(4),
+        "LayerNormalizationGrad" | "GemmLayerNormalizationGrad" => Some(3),
+        _ => None,
+    }
 }
 
 pub fn fuse(nodes: &mut Nodes) {
@@ -44,7 +48,7 @@ pub fn fuse(nodes: &mut Nodes) {
         {
             outputs.iter().for_each(|&output| nodes.graph.retype(output, DataType::Bf16));
             nodes.replace(i, Node { op, ..node });
-        } else if doubles(node.op)
+        } else if doubles(node.op) == Some(node.outputs.len())
             && let Some(&output) = node.outputs.first()
             && let Some(low) = reroute(nodes, output)
         {

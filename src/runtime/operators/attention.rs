@@ -2,7 +2,7 @@
 
 use ort::operator::{BoxedKernel, ComputeContext, KernelContext};
 use retune_kernels::attention::{self, Attention, Bias, Gradients, Inputs};
-use retune_kernels::{Dropout, Precision};
+use retune_kernels::{Dropout, Isa, Precision};
 
 use super::tensors::{
     floats, input, integers, matrix, numbers, numbers_mut, optional_input, optional_output, or_scratch, output, wrong,
@@ -48,7 +48,7 @@ impl Settings {
             window: usize::try_from(int("window")?).ok(),
             site: u32::try_from(int("site")?).map_err(|_| wrong("`site` is negative"))?,
             dropout: float("dropout")?,
-            precision: if int("bf16")? == 1 { Precision::Bf16 } else { Precision::Fp32 },
+            precision: if int("bf16")? == 1 { Isa::best().fastest() } else { Precision::Fp32 },
         })
     }
 

@@ -2,9 +2,8 @@
 
 use ort::operator::{BoxedKernel, ComputeContext, KernelContext};
 use ort::value::{TensorValueType, ValueRef};
-use retune_kernels::Precision::Bf16;
 use retune_kernels::gemm::{self, PackedB, Then, gemm, multiply};
-use retune_kernels::{Matrix, NumbersMut, Serial};
+use retune_kernels::{Isa, Matrix, NumbersMut, Precision, Serial};
 
 use super::tensors::{floats, input, matrix, numbers, numbers_mut, optional_input, optional_output, output, write, wrong};
 use super::{Definition, Input, Output, Threads};
@@ -32,16 +31,20 @@ pub const SUM: Definition = Definition { name: "GemmSum", inputs: &[Input::Any],
 pub const WEIGHT_GRADIENT: Definition =
     Definition { name: "LinearWeightGrad", inputs: &[Input::Any], outputs: &[Output::Floats; 2], kernel: weight_gradient };
 
-fn flag(context: &KernelContext, name: &str) -> bool {
+pub fn precision() -> Precision {
+    Isa::best().fastest()
+}
+
+pub fn flag(context: &KernelContext, name: &str) -> bool {
     context.get::<i64>(name) == Some(1)
 }
 
-fn transposed(matrix: Matrix<'_>, is_transposed: bool) -> Matrix<'_> {
+pub fn transposed(matrix: Matrix<'_>, is_transposed: bool) -> Matrix<'_> {
     if is_transposed { matrix.t() } else { matrix }
 }
 
 /// Whether the factors multiply.
-fn check(a: &Matrix, b: &Matrix) -> ort::Result<()> {
+pub fn check(a: &Matrix, b: &Matrix) -> ort::Result<()> {
     if a.columns() == b.rows() {
         return Ok(());
     }
@@ -49,7 +52,7 @@ fn check(a: &Matrix, b: &Matrix) -> ort::Result<()> {
 }
 
 /// The bias of a product of `width` columns, in input `index`, if it is there.
-fn bias<'v>(value: Option<&'v ValueRef<'_>>, width: usize) -> ort::Result<Option<&'v [f32]>> {
+pub fn bias<'v>(value: Option<&'v ValueRef<'_>>, width: usize) -> ort::Result<Option<&'v [f32]>> {
     let bias = value.map(floats).transpose()?.map(|(_, bias)| bias);
     if bias.is_some_and(|bias| bias.len() != width) {
         return Err(wrong(format!("a bias of {width} numbers is wanted")));
@@ -58,16 +61,16 @@ fn bias<'v>(value: Option<&'v ValueRef<'_>>, width: usize) -> ort::Result<Option
 }
 
 /// The second factor, packed once if it is a constant of the graph: a weight that is not trained.
-fn constant(context: &KernelContext, is_transposed: bool) -> ort::Result<Option<PackedB>> {
+pub fn constant(context: &KernelContext, is_transposed: bool) -> ort::Result<Option<PackedB>> {
     let Ok(weight) = context.constant_input::<TensorValueType<f32>>(1) else { return Ok(None) };
-    Ok(Some(PackedB::pack(&Serial, Bf16, transposed(matrix(&weight.into_dyn())?, is_transposed)).kept()))
+    Ok(Some(PackedB::pack(&Serial, precision(), transposed(matrix(&weight.into_dyn())?, is_transposed)).kept()))
 }
 
 /// a·b, b being packed already if it is a constant.
 fn multiplied(context: &ComputeContext, a: Matrix, b: Matrix, packed: Option<&PackedB>, then: Then, c: NumbersMut) {
     match packed {
         Some(packed) => multiply(&Threads(context), &[a], packed, then, None, c),
-        None => gemm(&Threads(context), Bf16, a, b, then, c),
+        None => gemm(&Threads(context), precision(), a, b, then, c),
     }
 }
 
@@ -110,27 +113,33 @@ fn scale(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
             return Err(wrong(format!("factors of {shape:?} do not fit a product of {}×{}", a.rows(), b.columns())));
         }
         let mut y = output(context, 0, &shape)?;
-        gemm(&Threads(context), Bf16, a, b, Then::Scale(factors), numbers_mut(&mut y)?);
+        gemm(&Threads(context), precision(), a, b, Then::Scale(factors), numbers_mut(&mut y)?);
         Ok(())
     }))
+}
+
+/// The factors of products of one shape, at least one.
+pub fn pairs<'v>(inputs: &'v [ValueRef<'_>], flags: &[i64]) -> ort::Result<(Vec<Matrix<'v>>, Vec<Matrix<'v>>)> {
+    let (mut left, mut right) = (Vec::new(), Vec::new());
+    for (pair, &flag) in inputs.chunks_exact(2).zip(flags) {
+        let (a, b) = (matrix(&pair[0])?, transposed(matrix(&pair[1])?, flag == 1));
+        check(&a, &b)?;
+        left.push(a);
+        right.push(b);
+    }
+    let same = |a: &Matrix, b: &Matrix| a.rows() == left[0].rows() && b.columns() == right[0].columns();
+    if left.is_empty() || !left.iter().zip(&right).all(|(a, b)| same(a, b)) {
+        return Err(wrong("products of one shape are wanted"));
+    }
+    Ok((left, right))
 }
 
 fn sum(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
     let flags: Vec<i64> = context.get("transB").ok_or_else(|| wrong("`transB` is missing"))?;
     Ok(Box::new(move |context: &ComputeContext| {
         let inputs = (0..2 * flags.len()).map(|i| input(context, i)).collect::<ort::Result<Vec<_>>>()?;
-        let (mut left, mut right) = (Vec::new(), Vec::new());
-        for (pair, &flag) in inputs.chunks_exact(2).zip(&flags) {
-            let (a, b) = (matrix(&pair[0])?, transposed(matrix(&pair[1])?, flag == 1));
-            check(&a, &b)?;
-            left.push(a);
-            right.push(b);
-        }
-        let (Some(a), Some(b)) = (left.first(), right.first()) else { return Err(wrong("there is no product")) };
-        let shape = [a.rows(), b.columns()];
-        if left.iter().any(|a| a.rows() != shape[0]) || right.iter().any(|b| b.columns() != shape[1]) {
-            return Err(wrong("the products differ in shape"));
-        }
+        let (left, right) = pairs(&inputs, &flags)?;
+        let shape = [left[0].rows(), right[0].columns()];
         let summand = optional_input(context, inputs.len())?;
         let summand = summand.as_ref().map(floats).transpose()?;
         if summand.as_ref().is_some_and(|(of, _)| of[..] != shape) {
@@ -138,7 +147,7 @@ fn sum(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
         }
         let then = summand.map_or(Then::Store, |(_, summand)| Then::Add(summand));
         let pool = Threads(context);
-        let right = PackedB::pack_all(&pool, Bf16, &right);
+        let right = PackedB::pack_all(&pool, precision(), &right);
         write(context, 0, &shape, |c| multiply(&pool, &left, &right, then, None, c))
     }))
 }
@@ -150,6 +159,8 @@ fn weight_gradient(_: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
         check(&dy.t(), &x)?;
         let mut sums = output(context, 1, &[dy.columns()])?;
         let sums = sums.try_extract_tensor_mut::<f32>()?.1;
-        write(context, 0, &[dy.columns(), x.columns()], |dw| gemm::weight_gradient(&Threads(context), Bf16, dy, x, dw, sums))
+        write(context, 0, &[dy.columns(), x.columns()], |dw| {
+            gemm::weight_gradient(&Threads(context), precision(), dy, x, dw, sums)
+        })
     }))
 }

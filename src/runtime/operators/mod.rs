@@ -6,6 +6,7 @@ mod attention;
 mod dropout;
 mod gelu;
 mod gemm;
+mod gemm_norm;
 mod layer_norm;
 mod tensors;
 
@@ -33,6 +34,8 @@ const ALL: &[Definition] = &[
     gemm::SCALE_BF16,
     gemm::SUM,
     gemm::WEIGHT_GRADIENT,
+    gemm_norm::FORWARD,
+    gemm_norm::BACKWARD,
     layer_norm::ADD,
     layer_norm::BACKWARD,
 ];

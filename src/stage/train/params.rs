@@ -46,7 +46,7 @@ pub struct Train {
     /// Batches whose gradients are averaged for a step: as much memory as one batch, and for losses that do not compare the texts of a batch
     /// with each other the same gradient as of one that is so many times larger.
     pub accumulation: usize,
-    /// How exactly matrix products are computed: `auto` is `bf16` on processors with instructions for it, else `fp32`.
+    /// How exactly matrix products are computed: `auto` is `bf16` on processors with fast instructions for it, else `fp32`.
     pub precision: Precision,
     /// Peak learning rate.
     pub lr: f64,

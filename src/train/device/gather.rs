@@ -95,7 +95,7 @@ impl Gather {
         let found = self.graph.run(&inputs)?;
         let mut squares = 0.0;
         for number in 0..self.groups {
-            squares += found.floats(&named("squares", number))?.1.iter().map(|&x| f64::from(x)).sum::<f64>();
+            squares += found.floats(&named("squares", number))?.iter().map(|&x| f64::from(x)).sum::<f64>();
         }
         Ok(squares.sqrt())
     }
