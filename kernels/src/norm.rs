@@ -103,7 +103,7 @@ versions! {
                 for (sum, y) in sum[all.clone()].chunks_mut(16).zip(y.chunks(16)) {
                     match sum.first_chunk_mut() {
                         Some(sum) => V::load_some(y).stream(sum),
-                        None => sum.copy_from_slice(y),
+                        None => V::load_some(y).store_some(sum),
                     }
                 }
             }

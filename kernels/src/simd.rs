@@ -372,6 +372,12 @@ mod x86 {
         };
     }
 
+    /// The mask of the first `count` lanes, of at most 16.
+    #[inline(always)]
+    fn lanes(count: usize) -> u16 {
+        ((1u32 << count.min(16)) - 1) as u16
+    }
+
     impl<const BF16: bool> Avx512<BF16> {
         #[inline(always)]
         fn bf16(self) -> __m256i {
@@ -403,6 +409,47 @@ mod x86 {
             max(other) = _mm512_max_ps;
             min(other) = _mm512_min_ps;
             scale(n) = _mm512_scalef_ps;
+        }
+
+        // Parts of vectors by masks: a call to copy them, however rare, would push what is in registers to the stack in every loop.
+
+        #[inline(always)]
+        fn load_some(from: &[f32]) -> Self {
+            match from.first_chunk() {
+                Some(all) => Self::load(all),
+                // SAFETY: see `wide`; only as many numbers are read as there are.
+                None => Avx512(unsafe { _mm512_maskz_loadu_ps(lanes(from.len()), from.as_ptr()) }),
+            }
+        }
+
+        #[inline(always)]
+        fn store_some(self, to: &mut [f32]) {
+            match to.first_chunk_mut() {
+                Some(all) => self.store(all),
+                // SAFETY: see `wide`; only as many numbers are written as there are.
+                None => unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), lanes(to.len()), self.0) },
+            }
+        }
+
+        #[inline(always)]
+        fn load_some_bf16(from: &[u16]) -> Self {
+            match from.first_chunk() {
+                Some(all) => Self::load_bf16(all),
+                // SAFETY: see `wide`; only as many numbers are read as there are.
+                None => unsafe {
+                    let halves = _mm256_maskz_loadu_epi16(lanes(from.len()), from.as_ptr().cast());
+                    Avx512(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves))))
+                },
+            }
+        }
+
+        #[inline(always)]
+        fn store_some_bf16(self, to: &mut [u16]) {
+            match to.first_chunk_mut() {
+                Some(all) => self.store_bf16(all),
+                // SAFETY: see `wide`; only as many numbers are written as there are.
+                None => unsafe { _mm256_mask_storeu_epi16(to.as_mut_ptr().cast(), lanes(to.len()), self.bf16()) },
+            }
         }
 
         #[inline(always)]
