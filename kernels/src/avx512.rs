@@ -225,8 +225,8 @@ fn transpose(r: [__m512i; 16]) -> [__m512i; 16] {
 /// `a` and `b` hold `2 * steps` tiles.
 #[target_feature(enable = "avx512f")]
 pub unsafe fn multiply_words(a: &[Tile<u32>], b: &[Tile<u32>], steps: usize, c: &mut [Tile<f32>; 4], add: bool) {
-    for (upper, half) in (0..4).map(|i| (i / 2, i % 2)) {
-        let start = half * 128;
+    for part in 0..4 {
+        let (upper, start) = (part / 2, part % 2 * 128);
         let mut sums = [[_mm512_setzero_ps(); 2]; 8];
         // SAFETY: `a` and `b` hold the tiles by the caller's word, and every index is within a tile of 256 words.
         unsafe {
@@ -256,8 +256,8 @@ pub unsafe fn multiply_words(a: &[Tile<u32>], b: &[Tile<u32>], steps: usize, c: 
 /// `a` and `b` hold `2 * steps` tiles.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub unsafe fn multiply_pairs(a: &[Tile<u32>], b: &[Tile<u32>], steps: usize, c: &mut [Tile<f32>; 4], add: bool) {
-    for (upper, half) in (0..4).map(|i| (i / 2, i % 2)) {
-        let start = half * 128;
+    for part in 0..4 {
+        let (upper, start) = (part / 2, part % 2 * 128);
         let mut sums = [[_mm512_setzero_ps(); 2]; 8];
         // SAFETY: `a` and `b` hold the tiles by the caller's word, and every index is within a tile of 256 words; vectors of words and of pairs of
         // bf16 have the same bytes.

@@ -260,60 +260,80 @@ versions! {
         out: Out,
         bias: &mut [f32],
     ) {
-        match precision {
-            Precision::Fp32 => block::<V>(Precision::Fp32, scores, statistics, place, products, gradients, out, bias),
-            Precision::Bf16 => block::<V>(Precision::Bf16, scores, statistics, place, products, gradients, out, bias),
+        let block = Block { scores, statistics, place, products, gradients };
+        // Most blocks are plain, and told apart here, not for each of their numbers.
+        let plain = scores.plain(place.0, place.1) && bias.is_empty();
+        match (precision, plain, &statistics.masks) {
+            (Precision::Fp32, true, None) => block.run::<V, true>(Precision::Fp32, None, out, bias),
+            (Precision::Fp32, true, Some(masks)) => block.run::<V, true>(Precision::Fp32, Some(masks), out, bias),
+            (Precision::Fp32, false, masks) => block.run::<V, false>(Precision::Fp32, masks.as_ref(), out, bias),
+            (Precision::Bf16, true, None) => block.run::<V, true>(Precision::Bf16, None, out, bias),
+            (Precision::Bf16, true, Some(masks)) => block.run::<V, true>(Precision::Bf16, Some(masks), out, bias),
+            (Precision::Bf16, false, masks) => block.run::<V, false>(Precision::Bf16, masks.as_ref(), out, bias),
         }
     }
 }
 
-#[allow(clippy::too_many_arguments)]
-#[inline(always)]
-fn block<V: Vector>(
-    precision: Precision,
-    scores: &Scores,
-    statistics: &Statistics,
-    (key, query): (usize, usize),
-    products: &[Tile<f32>; 4],
-    gradients: &[Tile<f32>; 4],
-    out: Out,
-    bias: &mut [f32],
-) {
-    let plain = scores.plain(key, query);
-    let halves = |all: &[f32; SIDE]| [V::load_some(&all[..16]), V::load_some(&all[16..])];
-    let less = halves(&statistics.logsumexp).map(
-        #[inline(always)]
-        |x| V::zero().sub(x),
-    );
-    let product = halves(&statistics.product);
-    for row in (0..SIDE).step_by(2) {
-        let mut kept = [[V::zero(); 2]; 2];
-        let mut of_scores = [[V::zero(); 2]; 2];
-        for (below, half) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-            let (key, query) = (key + row + below, query + half * 16);
-            let at = |tiles: &[Tile<f32>; 4]| V::load(tiles[row / 16 * 2 + half].row(row % 16 + below));
-            let probability = exp2(if plain {
-                at(products).fma(V::splat(scores.scale), less[half])
-            } else {
-                scores.apply(key, query, at(products)).add(less[half])
-            });
-            let (mut gradient, mut p) = (at(gradients), probability);
-            if let Some(masks) = &statistics.masks {
-                let mask = masks.get(half, key);
-                gradient = gradient.mul(mask);
-                p = p.mul(mask);
-            }
-            let gradient = probability.mul(gradient.sub(product[half]));
-            if !bias.is_empty() {
-                let at = query + bias.len() / 2 - 1 - key;
-                let bias = &mut bias[at..at + 16];
-                V::load_some(bias).add(gradient).store_some(bias);
-            }
-            kept[below][half] = p;
-            of_scores[below][half] = gradient;
+/// What a block of 32 keys and 32 queries is differentiated from.
+struct Block<'a> {
+    scores: &'a Scores<'a>,
+    statistics: &'a Statistics,
+    /// The first key and the first query.
+    place: (usize, usize),
+    products: &'a [Tile<f32>; 4],
+    gradients: &'a [Tile<f32>; 4],
+}
+
+impl Block<'_> {
+    /// `PLAIN`: scores are products times a positive number, and there is no bias.
+    #[inline(always)]
+    fn run<V: Vector, const PLAIN: bool>(&self, precision: Precision, masks: Option<&Masks>, out: Out, bias: &mut [f32]) {
+        let halves = |all: &[f32; SIDE]| [V::load_some(&all[..16]), V::load_some(&all[16..])];
+        let [first, second] = halves(&self.statistics.logsumexp);
+        let less = [V::zero().sub(first), V::zero().sub(second)];
+        let product = halves(&self.statistics.product);
+        for row in (0..SIDE).step_by(2) {
+            let a = self.cell::<V, PLAIN>(row, 0, masks, less[0], product[0], bias);
+            let b = self.cell::<V, PLAIN>(row, 1, masks, less[1], product[1], bias);
+            let c = self.cell::<V, PLAIN>(row + 1, 0, masks, less[0], product[0], bias);
+            let d = self.cell::<V, PLAIN>(row + 1, 1, masks, less[1], product[1], bias);
+            store_rows(precision, Order::Left, row, [[a.0, b.0], [c.0, d.0]], out.probabilities);
+            store_rows(precision, Order::Left, row, [[a.1, b.1], [c.1, d.1]], out.left);
+            store_rows(precision, Order::Right, row, [[a.1, b.1], [c.1, d.1]], out.right);
         }
-        store_rows(precision, Order::Left, row, kept, out.probabilities);
-        store_rows(precision, Order::Left, row, of_scores, out.left);
-        store_rows(precision, Order::Right, row, of_scores, out.right);
+    }
+
+    /// The probabilities that are kept of a key and 16 queries, and the gradients of their scores.
+    #[inline(always)]
+    fn cell<V: Vector, const PLAIN: bool>(
+        &self,
+        row: usize,
+        half: usize,
+        masks: Option<&Masks>,
+        less: V,
+        product: V,
+        bias: &mut [f32],
+    ) -> (V, V) {
+        let (key, query) = (self.place.0 + row, self.place.1 + half * 16);
+        let tile = row / 16 * 2 + half;
+        let products = V::load(self.products[tile].row(row % 16));
+        let probability = exp2(if PLAIN {
+            products.fma(V::splat(self.scores.scale), less)
+        } else {
+            self.scores.apply(key, query, products).add(less)
+        });
+        let (mut gradient, mut kept) = (V::load(self.gradients[tile].row(row % 16)), probability);
+        if let Some(masks) = masks {
+            let mask = masks.get(half, key);
+            gradient = gradient.mul(mask);
+            kept = kept.mul(mask);
+        }
+        let gradient = probability.mul(gradient.sub(product));
+        if !PLAIN && !bias.is_empty() {
+            let at = query + bias.len() / 2 - 1 - key;
+            let bias = &mut bias[at..at + 16];
+            V::load_some(bias).add(gradient).store_some(bias);
+        }
+        (kept, gradient)
     }
 }
