@@ -17,7 +17,7 @@ use crate::runtime::precision::Precision;
 
 pub const KIND: StageKind = StageKind {
     name: "evaluate",
-    version: 2,
+    version: 3,
     summary: "measures retrieval with a model on judged queries",
     inputs: &[
         Port { name: "model", kind: Kind::Model, required: true, many: false, doc: "the model to measure" },

@@ -24,7 +24,7 @@ use crate::runtime::retry::Backoff;
 
 pub const KIND: StageKind = StageKind {
     name: "generate",
-    version: 2,
+    version: 3,
     summary: "answers queries from the passages that each model retrieves",
     inputs: &[
         Port {

@@ -20,7 +20,7 @@ use crate::runtime::precision::Precision;
 
 pub const KIND: StageKind = StageKind {
     name: "mine",
-    version: 2,
+    version: 3,
     summary: "makes training triplets",
     inputs: &[
         Port { name: "chunks", kind: Kind::Chunks, required: false, many: false, doc: "the corpus for keyword rules" },

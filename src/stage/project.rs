@@ -20,7 +20,7 @@ use crate::runtime::precision::Precision;
 
 pub const KIND: StageKind = StageKind {
     name: "project",
-    version: 2,
+    version: 3,
     summary: "draws texts under both models in two dimensions",
     inputs: &[
         Port { name: "baseline", kind: Kind::Model, required: true, many: false, doc: "the baseline" },

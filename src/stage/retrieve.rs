@@ -19,7 +19,7 @@ use crate::runtime::precision::Precision;
 
 pub const KIND: StageKind = StageKind {
     name: "retrieve",
-    version: 2,
+    version: 3,
     summary: "sets what two models find for the same queries side by side",
     inputs: &[
         Port { name: "baseline", kind: Kind::Model, required: true, many: false, doc: "the baseline" },

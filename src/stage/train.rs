@@ -25,7 +25,7 @@ use watch::Watch;
 
 pub const KIND: StageKind = StageKind {
     name: "train",
-    version: 3,
+    version: 4,
     summary: "fine-tunes an embedding model",
     inputs: &[
         Port { name: "model", kind: Kind::Model, required: true, many: false, doc: "the model to start from" },
