@@ -82,11 +82,11 @@ impl Gather {
     pub fn add(&mut self, outputs: &Outputs, is_first: bool) -> Result<f64> {
         let go_on = [if is_first { 0.0 } else { 1.0 }];
         let mut segments = Vec::with_capacity(self.tables.len());
-        for table in &self.tables {
+        for (number, table) in self.tables.iter().enumerate() {
             let mut ids = Vec::new();
             for (i, (entries, rows)) in table.outputs.iter().enumerate() {
                 ids.extend_from_slice(outputs.integers(entries)?);
-                self.graph.reads_output(&rows_of(rows, i), outputs, rows)?;
+                self.graph.reads_output(&rows_of(number, i), outputs, rows)?;
             }
             segments.push(Segments::new(&ids)?);
         }
@@ -106,8 +106,9 @@ fn of(weight: &Weight) -> String {
     format!("gradient of {}", weight.name)
 }
 
-fn rows_of(output: &str, number: usize) -> String {
-    format!("{output} {number}")
+/// The name of some of a table's rows. Tables may read the same output.
+fn rows_of(table: usize, number: usize) -> String {
+    format!("rows {table} {number}")
 }
 
 /// The dense gradient of a weight.
@@ -118,11 +119,9 @@ fn gradient(g: &Graph, form: &Form, weight: &Weight, tables: &mut Vec<Table>) ->
         Form::Rows(outputs) => {
             let (entries, width) = (weight.shape.first().copied().unwrap_or(1), weight.shape.last().copied().unwrap_or(1));
             let names = Names::new(&weight.name);
-            let pieces: Vec<Value> = outputs
-                .iter()
-                .enumerate()
-                .map(|(i, (_, rows))| {
-                    let name = rows_of(rows, i);
+            let pieces: Vec<Value> = (0..outputs.len())
+                .map(|i| {
+                    let name = rows_of(tables.len(), i);
                     g.input(&name, DataType::F32, shape![format!("{name} rows").as_str(), width])
                 })
                 .collect();
