@@ -203,12 +203,12 @@ mod tests {
 
     fn cases() -> Vec<Case> {
         let mut random = Random(9);
-        let mut case = |shape @ [m, k, n]: [usize; 3]| {
+        let case = |shape @ [m, k, n]: [usize; 3]| {
             let b = PackedB::pack(&Serial, Precision::Bf16, Matrix::new(&random.normals(k * n), k, n));
             let [a, bias, residual, weight] = [m * k, n, m * n, n].map(|count| random.normals(count));
             Case { shape, a, b, bias, residual, weight }
         };
-        [[70, 100, 50], [33, 600, 384], [1, 7, 1], [5, 0, 16], [0, 3, 8]].map(|shape| case(shape)).into()
+        [[70, 100, 50], [33, 600, 384], [1, 7, 1], [5, 0, 16], [0, 3, 8]].map(case).into()
     }
 
     impl Case {
