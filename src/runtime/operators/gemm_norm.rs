@@ -3,10 +3,11 @@
 use ort::operator::{BoxedKernel, ComputeContext, KernelContext};
 use retune_kernels::Dropout;
 use retune_kernels::gemm::{Before, PackedB, normalize, normalize_gradient};
-use retune_kernels::norm::{Gradients, Inputs, LayerNorm, Outputs};
+use retune_kernels::norm::{Gradients, Inputs, LayerNorm};
 
 use super::gemm::{bias, check, constant, flag, pairs, precision, transposed};
-use super::tensors::{bf16, floats, input, matrix, optional_input, optional_output, or_scratch, output, wrong};
+use super::layer_norm::Written;
+use super::tensors::{bf16, floats, input, matrix, optional_input, optional_output, output, wrong};
 use super::{Definition, Input, Output, Threads, dropout};
 
 /// Layer normalization of dropout(op(a)·op(b) + bias) + residual: a, b, residual, scale and shift, perhaps the bias, and with dropout the seed. Outputs as
@@ -55,18 +56,8 @@ fn forward(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
             return Err(wrong("residual, scale and shift do not fit the product"));
         }
         let before = Before { bias: bias(of_bias.as_ref(), shape[1])?, dropout: seeded(context, how)?, residual: Some(residual) };
-        let (mut y, mut sum) = (output(context, 0, &shape)?, optional_output(context, 1, &shape)?);
-        let (mut mean, mut inverse) =
-            (optional_output(context, 2, &[shape[0], 1])?, optional_output(context, 3, &[shape[0], 1])?);
-        let (mut no_mean, mut no_inverse) = (Vec::new(), Vec::new());
-        let mut low = optional_output(context, 4, &shape)?;
-        let outputs = Outputs {
-            y: y.try_extract_tensor_mut::<f32>()?.1,
-            low: low.as_mut().map(bf16).transpose()?,
-            sum: sum.as_mut().map(|sum| Ok::<_, ort::Error>(sum.try_extract_tensor_mut::<f32>()?.1)).transpose()?,
-            mean: or_scratch(&mut mean, &mut no_mean, shape[0])?,
-            inverse: or_scratch(&mut inverse, &mut no_inverse, shape[0])?,
-        };
+        let mut written = Written::new(context, &shape, shape[0])?;
+        let outputs = written.outputs()?;
         let norm = LayerNorm { weight, bias: Some(shift), epsilon };
         let pool = Threads(context);
         match &packed {

@@ -1,6 +1,7 @@
 //! Layer normalization of a sum, and the gradient of layer normalization.
 
 use ort::operator::{BoxedKernel, ComputeContext, KernelContext};
+use ort::value::ValueRefMut;
 use retune_kernels::norm::{self, Gradients, Inputs, LayerNorm, Outputs};
 
 use super::tensors::{bf16, floats, input, optional_output, or_scratch, output, wrong};
@@ -29,6 +30,44 @@ fn rows(data: &[f32], width: usize) -> ort::Result<usize> {
     if width > 0 && data.len().is_multiple_of(width) { Ok(data.len() / width) } else { Err(wrong("the width does not fit")) }
 }
 
+/// What layer normalization writes, in the order of its outputs.
+pub struct Written<'c> {
+    y: ValueRefMut<'c>,
+    sum: Option<ValueRefMut<'c>>,
+    mean: Option<ValueRefMut<'c>>,
+    inverse: Option<ValueRefMut<'c>>,
+    low: Option<ValueRefMut<'c>>,
+    /// In place of statistics that nothing reads.
+    scratch: [Vec<f32>; 2],
+    rows: usize,
+}
+
+impl<'c> Written<'c> {
+    pub fn new(context: &'c ComputeContext, shape: &[usize], rows: usize) -> ort::Result<Self> {
+        Ok(Written {
+            y: output(context, 0, shape)?,
+            sum: optional_output(context, 1, shape)?,
+            mean: optional_output(context, 2, &[rows, 1])?,
+            inverse: optional_output(context, 3, &[rows, 1])?,
+            low: optional_output(context, 4, shape)?,
+            scratch: Default::default(),
+            rows,
+        })
+    }
+
+    pub fn outputs(&mut self) -> ort::Result<Outputs<'_>> {
+        let [no_mean, no_inverse] = &mut self.scratch;
+        let sum = self.sum.as_mut().map(|sum| Ok::<_, ort::Error>(sum.try_extract_tensor_mut::<f32>()?.1)).transpose()?;
+        Ok(Outputs {
+            y: self.y.try_extract_tensor_mut::<f32>()?.1,
+            low: self.low.as_mut().map(bf16).transpose()?,
+            sum,
+            mean: or_scratch(&mut self.mean, no_mean, self.rows)?,
+            inverse: or_scratch(&mut self.inverse, no_inverse, self.rows)?,
+        })
+    }
+}
+
 fn add(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
     let epsilon = context.get::<f32>("epsilon").ok_or_else(|| wrong("`epsilon` is missing"))?;
     Ok(Box::new(move |context: &ComputeContext| {
@@ -39,17 +78,8 @@ fn add(context: &KernelContext) -> ort::Result<BoxedKernel<'static>> {
         if a.len() != b.len() || bias.len() != weight.len() {
             return Err(wrong("summands, scale and bias do not fit each other"));
         }
-        let (mut y, mut sum) = (output(context, 0, &shape)?, optional_output(context, 1, &shape)?);
-        let (mut mean, mut inverse) = (optional_output(context, 2, &[count, 1])?, optional_output(context, 3, &[count, 1])?);
-        let (mut no_mean, mut no_inverse) = (Vec::new(), Vec::new());
-        let mut low = optional_output(context, 4, &shape)?;
-        let outputs = Outputs {
-            y: y.try_extract_tensor_mut::<f32>()?.1,
-            low: low.as_mut().map(bf16).transpose()?,
-            sum: sum.as_mut().map(|sum| Ok::<_, ort::Error>(sum.try_extract_tensor_mut::<f32>()?.1)).transpose()?,
-            mean: or_scratch(&mut mean, &mut no_mean, count)?,
-            inverse: or_scratch(&mut inverse, &mut no_inverse, count)?,
-        };
+        let mut written = Written::new(context, &shape, count)?;
+        let outputs = written.outputs()?;
         norm::forward(&Threads(context), &LayerNorm { weight, bias: Some(bias), epsilon }, a, Some(b), outputs);
         Ok(())
     }))
