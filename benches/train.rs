@@ -194,13 +194,13 @@ fn retune(file: &Path, precision: &str) -> Command {
     command
 }
 
-/// The precisions that retune is measured in.
+/// The precisions that are measured.
 const PRECISIONS: [&str; 2] = ["fp32", "bf16"];
 
 fn compare(job: &Job, file: &Path, python: Option<&Path>, folder: &Path) {
     let start = |precision: &&str| Contender::start(&format!("retune {precision}"), retune(file, precision), folder);
     let mut contenders: Vec<Contender> = PRECISIONS.iter().map(start).collect();
-    for precision in ["fp32", "bf16"] {
+    for precision in PRECISIONS {
         let Some(python) = python else { break };
         let mut command = Command::new(python);
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/train.py")).arg(file).arg(precision);

@@ -130,7 +130,7 @@ pub enum Operators {
     /// Those of ONNX and of ONNX Runtime's releases: they run on any device, and in any tool.
     #[default]
     Released,
-    /// retune's own besides, which run on the processor; with `bf16`, matrix products round their factors to bfloat16 and add up
+    /// retune's own besides, which run on the processor; with `bf16`, matrix products may round their factors to bfloat16, and add up
     /// in single precision.
     Own { bf16: bool },
 }

@@ -63,20 +63,28 @@ impl Rows {
 
     /// Adds `rows` (`[ids, width]`) to the entries `ids`.
     pub fn add(&mut self, ids: &[i64], rows: &[f32]) {
-        let place = |&id: &i64| {
-            let next = self.index.len();
-            *self.index.entry(id.max(0) as usize).or_insert(next)
-        };
-        let places: Vec<usize> = ids.iter().map(place).collect();
+        let places: Vec<usize> = ids.iter().map(|&id| self.place(id.max(0) as usize)).collect();
+        self.add_at(&places, rows);
+    }
+
+    /// The place of an entry, which is a new one if it had none.
+    fn place(&mut self, entry: usize) -> usize {
+        let next = self.index.len();
+        *self.index.entry(entry).or_insert(next)
+    }
+
+    fn add_at(&mut self, places: &[usize], rows: &[f32]) {
         self.data.resize(self.index.len() * self.width, 0.0);
-        add_rows(&Rayon, self.width, &places, rows, &mut self.data);
+        add_rows(&Rayon, self.width, places, rows, &mut self.data);
     }
 
     /// Adds other rows to these.
     fn merge(&mut self, other: &Rows) {
+        let mut places = vec![0; other.index.len()];
         for (&entry, &at) in &other.index {
-            self.add(&[entry as i64], &other.data[at * other.width..(at + 1) * other.width]);
+            places[at] = self.place(entry);
         }
+        self.add_at(&places, &other.data);
     }
 
     /// As a whole table of `size` elements.

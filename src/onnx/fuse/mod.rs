@@ -1,5 +1,5 @@
 //! Rewrites a graph of retune's own operators with bf16 products, so that less goes through memory: what follows a product is computed as the
-//! product is written, and values that only products read are kept in bf16, to which products round them anyway.
+//! product is written, and values that only products read are kept in bf16, to which products may round them.
 
 mod gelu;
 mod norms;
@@ -97,7 +97,7 @@ impl<'g> Nodes<'g> {
         }
     }
 
-    /// Whether nothing but products, which round it to bf16, reads `value`.
+    /// Whether nothing but products, which may round it to bf16, reads `value`.
     fn is_rounded(&self, value: Value) -> bool {
         let rounds = |&(i, at): &Reader| self.get(i).is_some_and(|node| storage::rounds(node, at));
         !self.outputs.contains(&value) && !self.readers(value).is_empty() && self.readers(value).iter().all(rounds)

@@ -32,7 +32,7 @@ fn dropout(node: &Node) -> Option<(Vec<(&'static str, Attribute)>, Value)> {
 fn forward(nodes: &Nodes, i: usize) -> Option<Found> {
     let node = nodes.own(i, "AddLayerNormalization")?.clone();
     let [a, b, scale, shift] = node.inputs[..] else { return None };
-    let (mut gone, residual) = [(a, b), (b, a)].into_iter().find_map(|(x, residual)| Some((source(nodes, x)?, residual)))?;
+    let (gone, residual) = [(a, b), (b, a)].into_iter().find_map(|(x, residual)| Some((source(nodes, x)?, residual)))?;
     let product = nodes.get(*gone.first()?)?.clone();
     let mut inputs = vec![product.inputs[0], product.inputs[1], residual, scale, shift];
     inputs.extend(product.inputs.get(2));
@@ -42,7 +42,6 @@ fn forward(nodes: &Nodes, i: usize) -> Option<Found> {
         attributes.extend(settings);
         inputs.push(seed);
     }
-    gone.sort_unstable();
     Some(Found { node: Node { op: "GemmLayerNormalization", domain: OWN, inputs, attributes, ..node }, gone, low: None })
 }
 
