@@ -235,9 +235,10 @@ impl Optimizer {
     pub fn treating<'w>(settings: AdamW, weights: impl Iterator<Item = (&'w [usize], Treatment)>) -> Self {
         let moments = weights
             .map(|(shape, treatment)| {
-                let size = shape.iter().product();
+                let size: usize = shape.iter().product();
                 let width = shape.last().copied().unwrap_or(1).max(1);
-                Moments { first: vec![0.0; size], second: vec![0.0; size], width, treatment, moved: None }
+                let moved = Some(vec![false; size.div_ceil(width)]);
+                Moments { first: vec![0.0; size], second: vec![0.0; size], width, treatment, moved }
             })
             .collect();
         Optimizer { settings, moments, steps: 0 }
@@ -273,13 +274,16 @@ impl Optimizer {
                 scale: (1.0 / (1.0 - beta2.powi(self.steps)).sqrt()) as f32,
                 epsilon: epsilon as f32,
             };
-            moments.step(factors, weight, gradient);
+            let is_new = self.steps == 1 && moments.moved.is_some();
+            moments.step(factors, weight, gradient, is_new);
         }
     }
 }
 
 impl Moments {
-    fn step(&mut self, factors: Factors, weight: &mut [f32], gradient: &Gradient) {
+    /// What is zero still is written before it is read: a page that was only read is the system's page of zeros, and writing to it then stops all
+    /// cores for a moment.
+    fn step(&mut self, factors: Factors, weight: &mut [f32], gradient: &Gradient, is_new: bool) {
         // Whole rows, about 16k elements: large enough to be worth a task, small enough to spread over the cores.
         let rows = (1usize << 14).div_ceil(self.width);
         let (width, block, isa) = (self.width, rows * self.width, Isa::best());
@@ -290,7 +294,13 @@ impl Moments {
         let parts = weight.par_chunks_mut(block).zip(self.first.par_chunks_mut(block)).zip(self.second.par_chunks_mut(block));
         self.moved = match gradient {
             Gradient::Dense(g) => {
-                parts.enumerate().for_each(|(i, ((w, m), v))| update(isa, factors, w, m, v, &g[i * block..i * block + m.len()]));
+                parts.enumerate().for_each(|(i, ((w, m), v))| {
+                    if is_new {
+                        m.fill(0.0);
+                        v.fill(0.0);
+                    }
+                    update(isa, factors, w, m, v, &g[i * block..i * block + m.len()]);
+                });
                 None
             }
             Gradient::Rows(table) => {
@@ -299,7 +309,11 @@ impl Moments {
                     let lines = w.chunks_mut(width).zip(m.chunks_mut(width)).zip(v.chunks_mut(width)).zip(moved);
                     for (r, (((w, m), v), moved)) in lines.enumerate() {
                         let gradient = table.row(i * rows + r);
-                        *moved |= gradient.is_some();
+                        if gradient.is_some() && !*moved {
+                            m.fill(0.0);
+                            v.fill(0.0);
+                            *moved = true;
+                        }
                         if *moved || factors.keep != 1.0 {
                             update(isa, factors, w, m, v, gradient.unwrap_or(&zeros));
                         }
