@@ -1,5 +1,8 @@
 //! AMX: products of tiles of bf16 numbers (Intel, Software Developer's Manual, volume 1, chapter 18).
 
+#[cfg(all(test, target_os = "linux"))]
+mod emulation;
+
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count};
 use std::marker::PhantomData;
@@ -7,10 +10,20 @@ use std::sync::OnceLock;
 
 use crate::tile::Tile;
 
-/// Whether the processor has it and the system lets this process use it.
+/// Whether the processor has it and the system lets this process use it. In tests a processor without it is helped out.
 pub fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| has_instructions() && saves_tiles() && permitted())
+    *AVAILABLE.get_or_init(|| has_instructions() && saves_tiles() && permitted() || is_emulated())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+fn is_emulated() -> bool {
+    emulation::install()
+}
+
+#[cfg(not(all(test, target_os = "linux")))]
+fn is_emulated() -> bool {
+    false
 }
 
 fn has_instructions() -> bool {
@@ -213,5 +226,18 @@ impl Drop for Tiles {
     fn drop(&mut self) {
         // SAFETY: the tiles are configured; releasing them lets the system stop saving them.
         unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Isa;
+
+    /// So that every test that goes through all instruction sets tests the products of tiles.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn tests_have_tiles_where_the_processor_has_bf16() {
+        let all = Isa::available();
+        assert!(all.iter().any(|isa| isa.has_amx()) || !all.iter().any(|isa| isa.has_bf16()), "{all:?}");
     }
 }

@@ -5,6 +5,7 @@ mod definitions;
 mod escaping;
 mod extending;
 mod matrix;
+mod matrix_messages;
 mod messages;
 
 use std::collections::HashMap;
