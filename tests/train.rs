@@ -173,3 +173,41 @@ fn what_is_forced_begins_anew() {
     project.run(&["--force", "tuned"]);
     assert_eq!(steps(&project.runs().pop().unwrap())[0], 1);
 }
+
+/// The largest memory of a training of so many steps, each of the same two triplets, in kB.
+#[cfg(target_os = "linux")]
+fn largest_memory(steps: usize) -> u64 {
+    let project = Project::new(&format!(
+        "name: even
+stages:
+  base: {{ uses: model, with: {{ source: all-MiniLM-L6-v2 }} }}
+  rows: {{ uses: examples, with: {{ path: ../rows.jsonl }} }}
+  tuned: {{ uses: train, inputs: {{ model: base, triplets: rows }}, with: {{ epochs: {steps}, batch_size: 2, dropout: 0 }} }}
+"
+    ));
+    let row = |i: usize| {
+        let text = |word: &str| format!("{i} {}", word.repeat(300));
+        format!("{}\n", serde_json::json!({ "anchor": text("one "), "positive": text("two "), "negative": text("three ") }))
+    };
+    project.write("rows.jsonl", row(1) + &row(2));
+    let mut child = start(&project);
+    let status = format!("/proc/{}/status", child.id());
+    let mut largest = 0;
+    while child.try_wait().unwrap().is_none() {
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        largest = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(largest);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(child.wait().unwrap().success());
+    assert_eq!(self::steps(&project.runs()[0]).len(), steps);
+    largest
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn steps_of_the_same_size_need_no_more_memory_than_one() {
+    let (one, four) = (largest_memory(1), largest_memory(4));
+    // A second piece of memory for what a step computes would be half as much again.
+    assert!(four < one + one / 4, "{one} kB for one step, {four} kB for four");
+}

@@ -106,8 +106,8 @@ unsafe fn address(code: *const u8, registers: &[i64; 23]) -> Option<(*mut u8, is
     use libc::*;
     /// In the order of their numbers.
     const NAMES: [c_int; 16] = [
-        REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI, REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13,
-        REG_R14, REG_R15,
+        REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI, REG_R8, REG_R9, REG_R10, REG_R11, REG_R12,
+        REG_R13, REG_R14, REG_R15,
     ];
     let value = |number: u8| registers[NAMES[usize::from(number)] as usize];
     // SAFETY: by the caller's word.
