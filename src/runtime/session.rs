@@ -66,7 +66,17 @@ pub(super) fn commit(model: &[u8], runtime: &Runtime) -> Result<ort::session::Se
             format!("CUDA on {name} cannot be used; `device: cpu` computes on the processor, `retune devices` says what is there")
         })?;
     }
-    builder.commit_from_memory(model).map_err(|e| fail(e.to_string()))
+    // ONNX Runtime looks for the domain of our operators in a table of the process and adds it there in two steps, so two sessions that are the
+    // first at the same time would each add it, which it refuses.
+    static KNOWN: Mutex<bool> = Mutex::new(false);
+    let mut known = KNOWN.lock().map_err(|_| anyhow!("making the first session failed in this process"))?;
+    if *known {
+        drop(known);
+        return builder.commit_from_memory(model).map_err(|e| fail(e.to_string()));
+    }
+    let session = builder.commit_from_memory(model).map_err(|e| fail(e.to_string()))?;
+    *known = true;
+    Ok(session)
 }
 
 /// Makes sessions run on a GPU. What ONNX Runtime cannot set up there is an error, not a reason to take the processor.
