@@ -174,15 +174,15 @@ fn what_is_forced_begins_anew() {
     assert_eq!(steps(&project.runs().pop().unwrap())[0], 1);
 }
 
-/// The largest memory of a training of so many steps, each of the same two triplets, in kB.
+/// The largest memory of a training of so many epochs, each a step of the same two triplets, in kB.
 #[cfg(target_os = "linux")]
-fn largest_memory(steps: usize) -> u64 {
+fn largest_memory(epochs: usize) -> u64 {
     let project = Project::new(&format!(
         "name: even
 stages:
   base: {{ uses: model, with: {{ source: all-MiniLM-L6-v2 }} }}
   rows: {{ uses: examples, with: {{ path: ../rows.jsonl }} }}
-  tuned: {{ uses: train, inputs: {{ model: base, triplets: rows }}, with: {{ epochs: {steps}, batch_size: 2, dropout: 0 }} }}
+  tuned: {{ uses: train, inputs: {{ model: base, triplets: rows }}, with: {{ epochs: {epochs}, batch_size: 2, dropout: 0 }} }}
 "
     ));
     let row = |i: usize| {
@@ -200,7 +200,7 @@ stages:
         std::thread::sleep(Duration::from_millis(5));
     }
     assert!(child.wait().unwrap().success());
-    assert_eq!(self::steps(&project.runs()[0]).len(), steps);
+    assert_eq!(steps(&project.runs()[0]).len(), epochs);
     largest
 }
 

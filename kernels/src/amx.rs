@@ -13,17 +13,12 @@ use crate::tile::Tile;
 /// Whether the processor has it and the system lets this process use it. In tests a processor without it is helped out.
 pub fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| has_instructions() && saves_tiles() && permitted() || is_emulated())
-}
-
-#[cfg(all(test, target_os = "linux"))]
-fn is_emulated() -> bool {
-    emulation::install()
-}
-
-#[cfg(not(all(test, target_os = "linux")))]
-fn is_emulated() -> bool {
-    false
+    *AVAILABLE.get_or_init(|| {
+        let has_it = has_instructions() && saves_tiles() && permitted();
+        #[cfg(all(test, target_os = "linux"))]
+        let has_it = has_it || emulation::install();
+        has_it
+    })
 }
 
 fn has_instructions() -> bool {
@@ -229,13 +224,12 @@ impl Drop for Tiles {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use crate::Isa;
 
     /// So that every test that goes through all instruction sets tests the products of tiles.
     #[test]
-    #[cfg(target_os = "linux")]
     fn tests_have_tiles_where_the_processor_has_bf16() {
         let all = Isa::available();
         assert!(all.iter().any(|isa| isa.has_amx()) || !all.iter().any(|isa| isa.has_bf16()), "{all:?}");

@@ -13,12 +13,11 @@ const IN_PLACE: [&str; 8] = ["Add", "Sub", "Mul", "Div", "Neg", "Abs", "Sqrt", "
 
 impl Graph {
     /// The bytes of all values that are alive at once, at most, when the nodes run in their order and every value goes after its last use. Graph
-    /// inputs and outputs of fixed shape are left out: these are buffers that are there before. `size` knows the sizes of symbols.
+    /// inputs are left out, and outputs of fixed shape: these are buffers that are there before. `size` knows the sizes of symbols.
     pub fn peak(&self, size: &dyn Fn(&str) -> usize) -> u64 {
         let (nodes, outputs) = (self.nodes(), self.outputs());
         let computed: HashSet<Value> = nodes.iter().flat_map(|node| node.outputs.iter().copied()).collect();
-        let is_fixed = |value: &Value| self.shape(*value).iter().all(|dim| matches!(dim, Dim::Fixed(_)));
-        let buffers: HashSet<Value> = outputs.iter().copied().filter(is_fixed).collect();
+        let buffers: HashSet<Value> = outputs.iter().copied().filter(|&value| self.is_fixed(value)).collect();
         // A view is the value that it shows.
         let mut shown: HashMap<Value, Value> = HashMap::new();
         let resolve = |shown: &HashMap<Value, Value>, value: Value| shown.get(&value).copied().unwrap_or(value);
@@ -54,6 +53,16 @@ impl Graph {
             now -= goes.remove(&number).unwrap_or_default().into_iter().sum::<u64>();
         }
         peak
+    }
+
+    /// The bytes of the graph inputs whose shape is not fixed, which every run is given anew; weights are of fixed shape.
+    pub fn given(&self, size: &dyn Fn(&str) -> usize) -> u64 {
+        let given = self.inputs().into_iter().filter(|&value| !self.is_fixed(value));
+        given.map(|value| bytes(&self.shape(value), self.data_type(value), size)).sum()
+    }
+
+    fn is_fixed(&self, value: Value) -> bool {
+        self.shape(value).iter().all(|dim| matches!(dim, Dim::Fixed(_)))
     }
 }
 
@@ -94,5 +103,6 @@ mod tests {
         assert_eq!(peak(300), 100 * peak(3));
         g.output("a", a);
         assert_eq!(peak(3), 3 * 3 * 10 * 4, "`a` stays, and is not written over");
+        assert_eq!(g.given(&|_| 3), 3 * 10 * 4, "`x`, but not the weight");
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn commit(model: &[u8], runtime: &Runtime) -> Result<ort::session::Se
         None => builder,
     };
     // For shapes that come a second time it would take all memory of a run in one piece, beside the pieces that runs of other shapes have left: batches of
-    // texts differ, and the largest memory of a training was up to 1.6 times as large.
+    // texts differ, and the largest memory of a training was up to 1.8 times as large.
     let builder = builder.with_memory_pattern(false).map_err(|e| fail(e.to_string()))?;
     let builder = builder.with_operators(operators::domain()?).map_err(|e| fail(e.to_string()))?;
     // Between operators threads wait awake, as waking one takes longer than many operators; between runs they must not, where they would take the
@@ -69,13 +69,13 @@ pub(super) fn commit(model: &[u8], runtime: &Runtime) -> Result<ort::session::Se
     // ONNX Runtime looks for the domain of our operators in a table of the process and adds it there in two steps, so two sessions that are the
     // first at the same time would each add it, which it refuses.
     static KNOWN: Mutex<bool> = Mutex::new(false);
-    let mut known = KNOWN.lock().map_err(|_| anyhow!("making the first session failed in this process"))?;
-    if *known {
-        drop(known);
-        return builder.commit_from_memory(model).map_err(|e| fail(e.to_string()));
-    }
+    let known = KNOWN.lock().map_err(|_| anyhow!("making the first session failed in this process"))?;
+    // Held as long as the domain is not known.
+    let first = Some(known).filter(|known| !**known);
     let session = builder.commit_from_memory(model).map_err(|e| fail(e.to_string()))?;
-    *known = true;
+    if let Some(mut known) = first {
+        *known = true;
+    }
     Ok(session)
 }
 

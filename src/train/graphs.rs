@@ -251,7 +251,10 @@ impl Size {
 
 /// The bytes that the values of the graph of [`whole`] take at most, besides weights and their gradients.
 pub fn peak(task: &Task, shared: &Shared, size: &Size) -> Result<u64> {
-    Ok(outline(task, shared)?.peak(&|symbol| size.of(symbol)))
+    let g = outline(task, shared)?;
+    let size = |symbol: &str| size.of(symbol);
+    // An input of the run before stays bound until that of the next takes its place.
+    Ok(g.peak(&size) + 2 * g.given(&size))
 }
 
 /// The graph of [`whole`] that nothing runs.

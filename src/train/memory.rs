@@ -83,12 +83,9 @@ fn of_batch(step: &Step, settings: &Settings, largest: &Largest, share: f64) -> 
     for (set, size) in &largest.0 {
         let limit = settings.choice.mini_batch_tokens;
         let share = if limit > 0 { share.min(limit as f64 / size.tokens.max(1) as f64) } else { share };
-        let size = size.times(share);
-        // Pooling is a product with a weight for each text and token: of this batch, and of the next, which is being prepared.
-        let weights = 2 * 4 * size.texts as u64 * size.tokens as u64;
-        most = most.max((step.peak(*set, &size)? as f64 * ROOM) as u64 + weights);
+        most = most.max(step.peak(*set, &size.times(share))?);
     }
-    Ok(most)
+    Ok((most as f64 * ROOM) as u64)
 }
 
 /// Ends a training that would not fit, before its first step.

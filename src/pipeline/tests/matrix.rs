@@ -1,4 +1,4 @@
-//! What a matrix makes of a pipeline, and what users see when something is wrong with it.
+//! What a matrix makes of a pipeline.
 
 use super::*;
 
